@@ -1,0 +1,89 @@
+"""What a sweep will cost, before anything starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sweeps.cost import SecondsModel
+from sweeps.scheduler import rehearse
+from sweeps.space import candidates
+from sweeps.spec import SweepSpec, warnings
+
+
+@dataclass(frozen=True)
+class TargetCost:
+    """What training a target once would cost.
+
+    Args:
+        name: of the target.
+        params: N total.
+        flops, seconds, memory: of that run; seconds on one device, None without a calibration.
+        extrapolation: its compute over that of the dearest planned run.
+    """
+
+    name: str
+    params: float
+    flops: float
+    seconds: float | None
+    memory: float
+    extrapolation: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep is expected to cost. The budget is hard, so these are upper estimates.
+
+    Args:
+        candidates: configurations that may be chosen.
+        runs: how many will be trained.
+        flops: training FLOPs of all runs.
+        seconds: device seconds of all runs, None without a calibration.
+        seconds_error: relative error of the seconds on past runs, None without a calibration.
+        memory: peak bytes of the largest run.
+        cheapest, dearest: FLOPs of single runs.
+        targets: cost of the targets themselves, which the sweep does not train.
+        warnings: what is allowed but probably not meant.
+    """
+
+    candidates: int
+    runs: int
+    flops: float
+    seconds: float | None
+    seconds_error: float | None
+    memory: float
+    cheapest: float
+    dearest: float
+    targets: tuple[TargetCost, ...]
+    warnings: tuple[str, ...]
+
+
+def plan(spec: SweepSpec, seconds: SecondsModel | None = None) -> Plan:
+    """Rehearses the choice of runs without training any.
+
+    Args:
+        seconds: learned from a calibration or from finished runs.
+    """
+    costs = [decision.cost for decision in rehearse(spec, seconds)]
+    dearest = max(cost.flops for cost in costs)
+    targets = []
+    for target in spec.targets:
+        cost = spec.cost(spec.complete(target.at))
+        took = seconds(cost) if seconds else None
+        targets.append(
+            TargetCost(target.name, cost.params_total, cost.flops, took, cost.memory, cost.flops / dearest)
+        )
+    notes = warnings(spec)
+    if seconds is None:
+        notes = [*notes, "seconds are unknown until an orchestrator has calibrated a device"]
+    return Plan(
+        candidates=len(candidates(spec)),
+        runs=len(costs),
+        flops=sum(cost.flops for cost in costs),
+        seconds=sum(seconds(cost) for cost in costs) if seconds else None,
+        seconds_error=seconds.error if seconds else None,
+        memory=max(cost.memory for cost in costs),
+        cheapest=min(cost.flops for cost in costs),
+        dearest=dearest,
+        targets=tuple(targets),
+        warnings=tuple(notes),
+    )

@@ -1,0 +1,186 @@
+"""The nouns of a sweep's life, one record each: the same record serves SQL mapping, HTTP and Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from sweeps.cost import Cost
+from sweeps.spec import Config, SweepSpec
+
+
+class SweepState(StrEnum):
+    RUNNING = "running"  # runs are queued, training or about to be chosen
+    PAUSED = "paused"  # running runs go on, no queued one starts
+    FINISHED = "finished"  # the budget is spent, the tolerance is met or no run is worth its cost
+    CANCELLED = "cancelled"  # ended by a user
+
+
+class RunState(StrEnum):
+    QUEUED = "queued"  # waits for a slot
+    RUNNING = "running"  # an attempt holds the lease
+    FINISHED = "finished"  # trained to its end
+    DIVERGED = "diverged"  # a result: it bounds the learning rate
+    FAILED = "failed"  # every attempt broke
+    CANCELLED = "cancelled"  # ended by a user or by the budget
+
+
+TERMINAL = frozenset({RunState.FINISHED, RunState.DIVERGED, RunState.FAILED, RunState.CANCELLED})
+
+
+class Role(StrEnum):
+    PROXY = "proxy"  # feeds the laws
+    TARGET = "target"  # verifies a prediction; never fitted
+
+
+@dataclass(frozen=True)
+class Point:
+    """One streamed measurement of a run.
+
+    Args:
+        seq: position in the run's stream, counted from 1 without gaps.
+        step: optimiser steps done.
+        tokens: training tokens (or samples) seen.
+        metric: such as ``val_loss``.
+        value: in the metric's unit.
+        at: seconds since the epoch.
+    """
+
+    seq: int
+    step: int
+    tokens: int
+    metric: str
+    value: float
+    at: float
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a law is fitted to: one finished run.
+
+    Args:
+        config: value of every axis.
+        cost: parameter counts, FLOPs and the rest, from the shape.
+        loss: final value of the sweep's metric.
+        run_id: the run it came from, None when it was imported.
+        provenance: where it comes from, in words.
+    """
+
+    config: Config
+    cost: Cost
+    loss: float
+    run_id: int | None = None
+    provenance: str = "run"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the scheduler chose, and why.
+
+    Args:
+        config: the chosen configuration.
+        cost: of that run.
+        score: expected drop of the target's variance per cost (0 where the strategy has no score).
+        reason: in words.
+        strategy: that chose.
+        expected: predicted loss and the interval's half-width before and after this run, relative.
+        id, sweep_id, run_id, fit_id, created_at: set once stored.
+    """
+
+    config: Config
+    cost: Cost
+    score: float
+    reason: str
+    strategy: str
+    expected: dict[str, float] = field(default_factory=dict)
+    id: int | None = None
+    sweep_id: int | None = None
+    run_id: int | None = None
+    fit_id: int | None = None
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a sweep's proxies have used, what is reserved for those queued or running, or what remains."""
+
+    runs: float = 0
+    flops: float = 0.0
+    device_seconds: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.runs + other.runs,
+            self.flops + other.flops,
+            self.device_seconds + other.device_seconds,
+        )
+
+    def __sub__(self, other: Spent) -> Spent:
+        return Spent(
+            self.runs - other.runs,
+            self.flops - other.flops,
+            self.device_seconds - other.device_seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One question with its space, budget and state; ``spec`` has budget and stop rule as they stand now."""
+
+    id: int
+    name: str
+    state: SweepState
+    reason: str | None
+    spec: SweepSpec
+    spec_hash: str
+    spent: Spent
+    reserved: Spent
+    counts: dict[RunState, int]
+    warnings: list[str]
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one configuration with one seed.
+
+    Args:
+        attempt: number of the latest execution, 0 before the first.
+        step, tokens: progress of the latest attempt.
+        loss: last value of the sweep's metric, None before the first evaluation.
+        seconds: device seconds used over all attempts.
+        reason: why it diverged, failed or was cancelled.
+        target: name of the target a run of role ``target`` verifies.
+    """
+
+    id: int
+    sweep_id: int
+    role: Role
+    state: RunState
+    config: Config
+    cost: Cost
+    attempt: int
+    step: int
+    tokens: int
+    loss: float | None
+    seconds: float
+    reason: str | None
+    target: str | None
+    decision_id: int | None
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened, in the order it happened."""
+
+    id: int
+    sweep_id: int
+    run_id: int | None
+    kind: str
+    data: dict[str, object]
+    at: datetime

@@ -1,0 +1,411 @@
+"""The sweep specification: one type for YAML, HTTP and the database."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from sweeps.axis import FORMS, STRICT, AxisField
+from sweeps.cost import COSTS, Cost
+from sweeps.errors import Problem, SpecError
+from sweeps.laws import LAWS
+from sweeps.recipe import KINDS, AxisRule, heads
+from sweeps.wording import booleans, choices, problems, short
+
+Config: TypeAlias = dict[str, float]
+
+MAX_CONFIGURATIONS = 1_000_000
+MIN_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """What is trained.
+
+    Args:
+        kind: of model; ``gpt`` is a decoder-only transformer over bytes.
+        dataset: ``stdlib`` is the text of Python's own standard library.
+        heads: attention heads of every width; left out, each width gets heads 16 wide.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: str = "gpt"
+    dataset: str = "stdlib"
+    heads: Annotated[int, Field(ge=1)] | None = None
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one run asks Ray for."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    cpus: Annotated[float, Field(gt=0, le=1024)] = 1.0
+    gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """The large configuration that is asked about.
+
+    Args:
+        at: its shape and tokens; learning rate and batch may be left to the prediction.
+        name: to speak of it.
+        resources: of the run that verifies it; None takes those of the proxies.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    at: dict[str, float]
+    name: str = "target"
+    resources: Resources | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The number the laws predict."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: str = "val_loss"
+    unit: str | None = None
+    direction: Literal["minimize", "maximize"] = "minimize"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Hard limits over all proxies of a sweep; None is no limit. At least ``runs`` is limited.
+
+    Args:
+        runs: how many.
+        flops: training FLOPs.
+        device_seconds: seconds times devices.
+        flops_per_run: no single proxy may cost more.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    runs: Annotated[int, Field(ge=1, le=100_000)] = 32
+    flops: Annotated[float, Field(gt=0)] | None = None
+    device_seconds: Annotated[float, Field(gt=0)] | None = None
+    flops_per_run: Annotated[float, Field(gt=0)] | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When the answer is sharp enough.
+
+    Args:
+        tolerance: relative half-width of the 90 % interval at every target; None spends the budget.
+        patience: a run must be expected to narrow the interval by at least this share of it.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    tolerance: Annotated[float, Field(gt=0, lt=1)] | None = None
+    patience: Annotated[float, Field(ge=0, lt=1)] = 1e-3
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """How runs are chosen.
+
+    Args:
+        name: ``informative`` narrows the target's interval most per cost; ``random`` and ``grid`` are
+            baselines.
+        first_batch: runs before the first fit.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: Literal["informative", "random", "grid"] = "informative"
+    first_batch: Annotated[int, Field(ge=3, le=1000)] = 10
+
+
+@dataclass(frozen=True)
+class Laws:
+    """Which laws are fitted, and which count of parameters they read.
+
+    Args:
+        names: ``chinchilla`` and ``coupled`` read parameters and tokens; ``power`` reads compute alone, for
+            a ladder whose runs differ in one thing.
+        count: of N.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    names: Annotated[tuple[str, ...], Field(min_length=1)] = ("chinchilla", "coupled")
+    count: Literal["total", "body", "active"] = "total"
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How a run is trained.
+
+    Args:
+        optimizer: ``adamw`` (betas 0.9, 0.95) or ``sgd`` (momentum 0.9).
+        schedule: ``cosine`` to a tenth of the peak, or ``constant`` and a linear decay at the end.
+        warmup: share of the steps with a rising rate.
+        decay: share of the steps with a falling rate (``constant`` only).
+        precision: of matrix products.
+        evaluations: evaluation points, log-spaced over the steps.
+        eval_tokens: held-out tokens an evaluation reads.
+        clip: gradient norm that is clipped to.
+        retries: further attempts after a failure.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    decay: Annotated[float, Field(ge=0, le=1)] = 0.2
+    precision: Literal["float32", "bfloat16"] = "float32"
+    evaluations: Annotated[int, Field(ge=1, le=1000)] = 8
+    eval_tokens: Annotated[int, Field(ge=64)] = 65_536
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    retries: Annotated[int, Field(ge=0, le=100)] = 2
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """A researcher's question with its space and budget.
+
+    Args:
+        space: axis by name. Axes that the kind of proxy knows and that are left out take its defaults.
+        targets: the large configurations asked about.
+        seed: of every random choice the scheduler makes.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    space: Annotated[dict[str, AxisField], Field(min_length=1)]
+    targets: Annotated[tuple[Target, ...], Field(min_length=1, max_length=16)]
+    proxy: Proxy = field(default_factory=Proxy)
+    metric: Metric = field(default_factory=Metric)
+    strategy: Strategy = field(default_factory=Strategy)
+    laws: Laws = field(default_factory=Laws)
+    budget: Budget = field(default_factory=Budget)
+    stop: Stop = field(default_factory=Stop)
+    resources: Resources = field(default_factory=Resources)
+    trainer: Trainer = field(default_factory=Trainer)
+    seed: Annotated[int, Field(ge=0, lt=1 << 53)] = 0
+
+    def cost(self, config: Mapping[str, float]) -> Cost:
+        """Cost of a configuration of this sweep's proxy."""
+        row = COSTS[self.proxy.kind](config, self.proxy.heads)
+        return Cost(**{name: float(value) for name, value in row.items()})
+
+    def resources_of(self, target: str | None) -> Resources:
+        """What a proxy (None) or the run that verifies a target asks for."""
+        asked = next((one.resources for one in self.targets if one.name == target), None)
+        return asked or self.resources
+
+    def complete(self, config: Mapping[str, float]) -> Config:
+        """Fills what a configuration leaves out with the only value of its axis, or the kind's default."""
+        filled = {name: rule.default for name, rule in KINDS[self.proxy.kind].axes.items()}
+        filled |= {name: axis.values[0] for name, axis in self.space.items() if len(axis.values) == 1}
+        filled |= dict(config)
+        return {name: value for name, value in filled.items() if value is not None}
+
+
+_ADAPTER: TypeAdapter[SweepSpec] = TypeAdapter(SweepSpec)
+
+
+def parse(given: Mapping[str, Any] | SweepSpec) -> SweepSpec:
+    """Reads and checks a specification.
+
+    Args:
+        given: a mapping as YAML or JSON give it.
+
+    Returns:
+        The canonical specification: axes expanded and sorted, laws in their order without repeats, the
+        metric's unit filled in.
+
+    Raises:
+        SpecError: with one problem per field that is wrong.
+    """
+    raw: Any = to_dict(given) if isinstance(given, SweepSpec) else given
+    if not isinstance(raw, Mapping):
+        allowed = "keys with values: name, space, targets, budget and others"
+        raise SpecError([Problem("spec", short(raw), allowed)])
+    _refuse(booleans(raw))
+    try:
+        spec = _ADAPTER.validate_python(raw)
+    except ValidationError as error:
+        raise SpecError(problems(error.errors(include_url=False), SweepSpec)) from None
+    _refuse(_check(spec))
+    spec = _canonical(spec)
+    _refuse(_check_budget(spec))
+    return spec
+
+
+def to_dict(spec: SweepSpec) -> dict[str, Any]:
+    """The specification as JSON has it; ``parse`` gives it back."""
+    return _ADAPTER.dump_python(spec, mode="json")  # type: ignore[no-any-return]
+
+
+def spec_hash(spec: SweepSpec) -> str:
+    """Hash of the canonical specification, the same on every machine."""
+    text = json.dumps(to_dict(spec), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def warnings(spec: SweepSpec) -> list[str]:
+    """What is allowed but probably not meant."""
+    found = []
+    for target in spec.targets:
+        shared = [name for name in target.at if name in spec.space]
+        inside = [min(spec.space[n].values) <= target.at[n] <= max(spec.space[n].values) for n in shared]
+        if shared and all(inside):
+            found.append(
+                f"targets.{target.name}: lies inside the space on every axis; "
+                "its loss could be measured instead of predicted"
+            )
+    if spec.budget.runs < spec.strategy.first_batch:
+        found.append(
+            f"budget.runs: {spec.budget.runs} runs are fewer than strategy.first_batch "
+            f"({spec.strategy.first_batch}); all are chosen before the first result is seen"
+        )
+    return found
+
+
+def _refuse(found: Iterator[Problem]) -> None:
+    every = list(found)
+    if every:
+        raise SpecError(every)
+
+
+def _check(spec: SweepSpec) -> Iterator[Problem]:
+    """Everything that types alone do not say."""
+    kind = KINDS.get(spec.proxy.kind)
+    if kind is None:
+        yield Problem("proxy.kind", repr(spec.proxy.kind), choices(spec.proxy.kind, [*KINDS]))
+        return
+    if spec.proxy.dataset not in kind.datasets:
+        allowed = choices(spec.proxy.dataset, kind.datasets)
+        yield Problem("proxy.dataset", repr(spec.proxy.dataset), allowed)
+    for name in spec.laws.names:
+        if name not in LAWS:
+            yield Problem("laws.names", repr(name), choices(name, tuple(LAWS), "any of"))
+    if spec.metric.name not in kind.metrics:
+        allowed = choices(spec.metric.name, [*kind.metrics])
+        yield Problem("metric.name", repr(spec.metric.name), allowed)
+    elif spec.metric.unit not in (None, kind.metrics[spec.metric.name]):
+        yield Problem("metric.unit", repr(spec.metric.unit), kind.metrics[spec.metric.name])
+    if spec.metric.direction != "minimize":
+        yield Problem("metric.direction", "'maximize'", f"minimize, since {spec.metric.name} is a loss")
+    if spec.trainer.schedule == "constant" and spec.trainer.warmup + spec.trainer.decay > 1:
+        shares = f"{spec.trainer.warmup:g} warm-up and {spec.trainer.decay:g} decay"
+        yield Problem("trainer.decay", shares, "shares of the steps that sum to at most 1")
+    yield from _check_space(spec)
+    yield from _check_targets(spec)
+    yield from _check_heads(spec)
+
+
+def _check_space(spec: SweepSpec) -> Iterator[Problem]:
+    rules = KINDS[spec.proxy.kind].axes
+    for name, axis in spec.space.items():
+        rule = rules.get(name)
+        if rule is None:
+            yield Problem(
+                f"space.{name}", f"unknown axis {name!r}", choices(name, [*rules], "one of the axes")
+            )
+            continue
+        if axis.scale == "log" and min(axis.values) <= 0:
+            yield Problem(f"space.{name}", short(list(axis.values)), "values above 0 on a log scale")
+        wrong = (problem for value in axis.values for problem in _check_value(f"space.{name}", value, rule))
+        yield from islice(wrong, 1)
+    for name, rule in rules.items():
+        if rule.default is None and name not in spec.space:
+            yield Problem(f"space.{name}", "nothing", FORMS)
+    size = math.prod(len(axis.values) for axis in spec.space.values())
+    if size > MAX_CONFIGURATIONS:
+        allowed = f"at most {MAX_CONFIGURATIONS:,}; use fewer steps per axis"
+        yield Problem("space", f"{size:.3g} configurations", allowed)
+
+
+def _check_targets(spec: SweepSpec) -> Iterator[Problem]:
+    rules = KINDS[spec.proxy.kind].axes
+    names = [target.name for target in spec.targets]
+    for index, target in enumerate(spec.targets):
+        path = f"targets.{index}"
+        if names.count(target.name) > 1:
+            yield Problem(f"{path}.name", repr(target.name), "a name of its own for every target")
+        for name, value in target.at.items():
+            rule = rules.get(name)
+            if rule is None:
+                allowed = choices(name, [*rules], "one of the axes")
+                yield Problem(f"{path}.at.{name}", f"unknown axis {name!r}", allowed)
+            else:
+                yield from _check_value(f"{path}.at.{name}", value, rule)
+        for name, rule in rules.items():
+            if rule.default is None and name not in target.at:
+                yield Problem(f"{path}.at.{name}", "nothing", f"the target's {name}, a number")
+
+
+def _check_value(path: str, value: float, rule: AxisRule) -> Iterator[Problem]:
+    if not rule.lower <= value <= rule.upper:
+        yield Problem(path, f"{value:g}", f"a number from {rule.lower:g} to {rule.upper:g}")
+    elif rule.integer and value != round(value):
+        yield Problem(path, f"{value:g}", "a whole number")
+
+
+def _check_heads(spec: SweepSpec) -> Iterator[Problem]:
+    """Heads must divide every width into even parts (rotary positions turn pairs of numbers)."""
+    axis = spec.space.get("width")
+    places = [("space.width", value) for value in (axis.values if axis else ())]
+    places += [
+        (f"targets.{i}.at.width", t.at["width"]) for i, t in enumerate(spec.targets) if "width" in t.at
+    ]
+    for path, width in places:
+        if width < 1 or width != round(width):
+            continue
+        count = heads(int(width), spec.proxy.heads)
+        if width % count == 0 and (width // count) % 2 == 0:
+            continue
+        if spec.proxy.heads is None:
+            yield Problem(path, f"{width:g}", "an even number, since attention turns pairs of numbers")
+        else:
+            given = f"{count} heads for {path} {width:g}"
+            yield Problem("proxy.heads", given, "heads that divide every width into even parts")
+
+
+def _canonical(spec: SweepSpec) -> SweepSpec:
+    kind = KINDS[spec.proxy.kind]
+    space = {
+        name: replace(axis, values=tuple(sorted({float(value) + 0.0 for value in axis.values})))  # no -0.0
+        for name, axis in sorted(spec.space.items())
+    }
+    targets = tuple(
+        replace(target, at={name: float(value) + 0.0 for name, value in sorted(target.at.items())})
+        for target in spec.targets
+    )
+    return replace(
+        spec,
+        space=space,
+        targets=targets,
+        metric=replace(spec.metric, unit=kind.metrics[spec.metric.name]),
+        laws=replace(spec.laws, names=tuple(name for name in LAWS if name in spec.laws.names)),
+    )
+
+
+def _check_budget(spec: SweepSpec) -> Iterator[Problem]:
+    """The budget must pay for the cheapest run that has enough steps to train at all."""
+    columns = {name: np.array([value]) for name, value in spec.complete({}).items()}
+    columns |= {name: np.array(axis.values[:1]) for name, axis in spec.space.items()}
+    columns["tokens"] = np.array(spec.space["tokens"].values)[:, None]
+    if "batch" in spec.space:
+        columns["batch"] = np.array(spec.space["batch"].values)
+    cost = COSTS[spec.proxy.kind](columns, spec.proxy.heads)
+    trainable = cost["flops"][cost["steps"] >= MIN_STEPS]
+    if not trainable.size:
+        needed = MIN_STEPS * columns["batch"].min() * columns["resolution"].min()
+        allowed = f"at least {needed:g}, which is {MIN_STEPS} steps of the smallest batch"
+        yield Problem("space.tokens", f"{columns['tokens'].max():g}", allowed)
+        return
+    for name in ("flops", "flops_per_run"):
+        limit = getattr(spec.budget, name)
+        if limit is not None and limit < trainable.min():
+            allowed = f"at least {trainable.min():.3g}, the cost of the cheapest run"
+            yield Problem(f"budget.{name}", f"{limit:g}", allowed)

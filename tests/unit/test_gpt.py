@@ -1,0 +1,124 @@
+"""The built transformer is what ``sweeps.cost`` counts from its shape."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from sweeps.cost import Cost, gpt
+from sweeps.spec import Config, Proxy
+from workers.proxies.gpt import GPT, build, groups
+from workers.train import cross_entropy
+
+Shape = tuple[Config, Proxy]
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> Shape:
+    count = draw(st.integers(1, 3))
+    config = {
+        "width": 2.0 * count * draw(st.integers(2, 6)),
+        "depth": float(draw(st.integers(1, 3))),
+        "resolution": float(draw(st.integers(8, 24))),
+        "batch": float(draw(st.integers(1, 3))),
+        "init_scale": 1.0,
+    }
+    config["tokens"] = config["batch"] * config["resolution"]  # one step
+    return config, Proxy(heads=count)
+
+
+def cost(shape: Shape) -> Cost:
+    config, proxy = shape
+    return Cost(**{name: float(value) for name, value in gpt(config, proxy.heads).items()})
+
+
+def built(shape: Shape, seed: int = 0) -> GPT:
+    return build(*shape, torch.Generator().manual_seed(seed))
+
+
+def tokens(config: Config, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (int(config["batch"]), int(config["resolution"])), generator=generator)
+
+
+@settings(max_examples=12, deadline=None)
+@given(shapes())
+def test_parameters_by_group_are_those_of_the_built_model(shape: Shape) -> None:
+    counted, model = cost(shape), built(shape)
+    assert groups(model) == {name: getattr(counted, name) for name in groups(model)}
+    assert sum(groups(model).values()) == counted.params_total == sum(w.numel() for w in model.parameters())
+
+
+@settings(max_examples=12, deadline=None)
+@given(shapes())
+def test_flops_are_those_of_every_matrix_product_that_runs(shape: Shape) -> None:
+    model, text = built(shape), tokens(shape[0])
+    with (
+        sdpa_kernel(SDPBackend.MATH),
+        FlopCounterMode(display=False) as counter,
+    ):  # products, not a kernel's name
+        cross_entropy(model(text), text).backward()
+    assert counter.get_total_flops() == cost(shape).flops
+
+
+@settings(max_examples=12, deadline=None)
+@given(shapes())
+def test_activations_are_the_numbers_autograd_keeps(shape: Shape) -> None:
+    model, text = built(shape), tokens(shape[0])
+    own = {tensor.untyped_storage().data_ptr() for tensor in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if tensor.is_floating_point() and tensor.ndim > 0 and storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes() // tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = cross_entropy(model(text), text)
+    assert sum(kept.values()) == cost(shape).activations
+    assert loss.requires_grad  # the graph, and so every storage, was alive until here
+
+
+@settings(max_examples=10, deadline=None)
+@given(shapes(), st.integers(0, 1000))
+def test_a_prediction_does_not_see_later_bytes(shape: Shape, seed: int) -> None:
+    model = built(shape)
+    with torch.no_grad():
+        model.head.weight.normal_(generator=torch.Generator().manual_seed(1))
+        text = tokens(shape[0], seed)
+        changed = text.clone()
+        changed[:, -1] = 255 - changed[:, -1]
+        torch.testing.assert_close(model(text)[:, :-1], model(changed)[:, :-1])
+        assert not torch.equal(model(text)[:, -1], model(changed)[:, -1])
+
+
+def test_the_first_loss_is_that_of_guessing() -> None:
+    config = {"width": 16.0, "depth": 2.0, "resolution": 16.0, "batch": 2.0, "init_scale": 1.0}
+    model = built((config, Proxy()))
+    text = tokens(config)
+    assert cross_entropy(model(text), text).item() == pytest.approx(math.log(256), rel=1e-6)
+
+
+def test_init_scale_multiplies_hidden_matrices_only() -> None:
+    config = {"width": 32.0, "depth": 2.0, "resolution": 8.0, "init_scale": 1.0}
+    once, thrice = built((config, Proxy())), built((config | {"init_scale": 3.0}, Proxy()))
+    torch.testing.assert_close(once.embedding.weight, thrice.embedding.weight)
+    for a, b in zip(once.blocks.parameters(), thrice.blocks.parameters(), strict=True):
+        torch.testing.assert_close(3 * a, b)
+    deviation = {name: weight.std().item() for name, weight in once.blocks[0].named_parameters()}
+    assert deviation["up.weight"] == pytest.approx(1 / math.sqrt(32), rel=0.1)
+    assert deviation["down.weight"] == pytest.approx(1 / math.sqrt(128) / 2, rel=0.1)
+
+
+def test_the_seed_decides_the_weights() -> None:
+    config = {"width": 8.0, "depth": 1.0, "resolution": 8.0, "init_scale": 1.0}
+    first, same, other = (built((config, Proxy()), seed) for seed in (0, 0, 1))
+    assert torch.equal(first.embedding.weight, same.embedding.weight)
+    assert not torch.equal(first.embedding.weight, other.embedding.weight)

@@ -1,0 +1,48 @@
+"""Numbers and times as people read them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from api.guard import is_loopback
+from api.render import duration, number, size
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (12.0, "12"),
+        (32000, "32000"),
+        (0.0032, "0.0032"),
+        (1.15e6, "1.15e6"),
+        (3e12, "3e12"),
+        (2e-5, "2e-5"),
+        (None, "-"),
+        (math.nan, "-"),
+    ],
+)
+def test_number(value: float | None, text: str) -> None:
+    assert number(value) == text
+
+
+@given(st.floats(1e-30, 1e30))
+def test_a_number_is_short_and_nearly_itself(value: float) -> None:
+    assert float(number(value)) == pytest.approx(value, rel=0.006)
+    assert len(number(value)) <= 9
+
+
+def test_duration_and_size() -> None:
+    assert [duration(s) for s in (None, 5, 119.9, 3700)] == ["unknown", "5 s", "2 min 0 s", "1 h 1 min"]
+    assert [size(b) for b in (12, 1.6e6, 3e12)] == ["12 B", "1.6 MB", "3 TB"]
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "0.0.0.0", "10.0.0.1", "example.com", ""]
+)
+def test_loopback(host: str) -> None:
+    assert is_loopback(host) is (host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"))
