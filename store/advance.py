@@ -1,0 +1,184 @@
+"""The scheduler's turn: read what is known, think with no transaction open, write what follows once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
+
+from store import fits, lifecycle, queue
+from store.budget import Totals, totals
+from store.db import Sessions, insert_new, reading
+from store.events import emit, emit_all, event
+from store.models import DecisionRow, FitRow, ObservationRow, RunRow, SweepRow, from_decision, new_run
+from store.timings import read_timings
+from sweeps.cost import Cost, SecondsModel, fit_seconds
+from sweeps.errors import NotFound
+from sweeps.runs import TERMINAL, Decision, Observation, Role, RunState, SweepState
+from sweeps.scheduler import Look, Step, step
+from sweeps.spec import Config, SweepSpec, parse
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the scheduler's turn rests on.
+
+    Args:
+        key: stands for the ended runs, the budget and the stop rule.
+        revision: of the sweep's limits.
+        n_runs: proxies there were, in whatever state.
+        n_terminal: of them that had ended.
+    """
+
+    look: Look
+    key: str
+    revision: int
+    n_runs: int
+    n_terminal: int
+
+
+def advance(sessions: Sessions, sweep_id: int, slots: int) -> bool:
+    """Refits a running sweep, starts the runs that are worth it, and ends it when none is.
+
+    Doing it twice, or at once in two processes, changes nothing: what follows from a set of ended runs is
+    written once, and only if no other turn has started runs in the meantime.
+
+    Args:
+        slots: how many runs may be queued or running at once.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        NotFound: no such sweep.
+    """
+    with reading(sessions) as session:
+        known = _know(session, sweep_id, slots)
+    if known is None:
+        return False
+    result = step(known.look, np.random.default_rng([known.look.spec.seed, known.n_terminal]))
+    with sessions.begin() as session:
+        return _write(session, sweep_id, known, result)
+
+
+def start(
+    session: Session,
+    sweep_id: int,
+    spec: SweepSpec,
+    decisions: Sequence[Decision],
+    seconds: SecondsModel | None,
+    fit_id: int | None,
+) -> None:
+    """Stores decisions and queues their runs."""
+    if not decisions:
+        return
+    stored = insert(DecisionRow).returning(DecisionRow.id, sort_by_parameter_order=True)
+    ids = list(session.scalars(stored, [from_decision(one, sweep_id, fit_id) for one in decisions]))
+    runs = [
+        new_run(
+            sweep_id,
+            Role.PROXY,
+            spec.complete(one.config),
+            one.cost,
+            expected_seconds=seconds(one.cost) if seconds else None,
+            decision_id=id_,
+        )
+        for one, id_ in zip(decisions, ids, strict=True)
+    ]
+    run_ids = queue.enqueue(session, sweep_id, runs)
+    told = [
+        {
+            "decision_id": id_,
+            "run_id": run_id,
+            "reason": one.reason,
+            "score": one.score,
+            "expected": one.expected,
+        }
+        for one, id_, run_id in zip(decisions, ids, run_ids, strict=True)
+    ]
+    emit_all(
+        session,
+        [event(sweep_id, "decision", data, run_id) for data, run_id in zip(told, run_ids, strict=True)],
+    )
+
+
+def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
+    """Reads what the turn rests on; None when it is not the sweep's turn, or had already been taken."""
+    sweep = session.get(SweepRow, sweep_id)
+    if sweep is None:
+        raise NotFound(f"there is no sweep {sweep_id}")
+    if sweep.state != SweepState.RUNNING:
+        return None
+    # One statement, so that the ended runs and their observations belong together.
+    rows = session.execute(
+        select(RunRow.id, RunRow.state, RunRow.config, RunRow.cost, ObservationRow.loss)
+        .outerjoin(ObservationRow, ObservationRow.run_id == RunRow.id)
+        .where(RunRow.sweep_id == sweep_id, RunRow.role == Role.PROXY)
+        .order_by(RunRow.id)
+    ).all()
+    spec = parse(sweep.spec)
+    ended = [run_id for run_id, state, *_ in rows if state in TERMINAL]
+    key = _key(spec, ended)
+    if session.scalar(select(FitRow.id).where(FitRow.sweep_id == sweep_id, FitRow.key == key)) is not None:
+        return None
+    by_state: dict[RunState, list[Config]] = {state: [] for state in RunState}
+    for _, state, config, *_ in rows:
+        by_state[state].append(config)
+    used = totals(session, [sweep_id]).get(sweep_id, Totals())
+    look = Look(
+        spec=spec,
+        observations=[
+            Observation(config, Cost(**cost), loss, run_id)
+            for run_id, _, config, cost, loss in rows
+            if loss is not None
+        ],
+        diverged=by_state[RunState.DIVERGED],
+        barred=by_state[RunState.FAILED] + by_state[RunState.CANCELLED],
+        pending=by_state[RunState.QUEUED] + by_state[RunState.RUNNING],
+        remaining=used.remaining(spec.budget),
+        slots=slots,
+        seconds=fit_seconds(read_timings(session)),
+    )
+    return Known(look, key, sweep.revision, len(rows), len(ended))
+
+
+def _write(session: Session, sweep_id: int, known: Known, result: Step) -> bool:
+    """Writes what follows, unless the sweep has moved on."""
+    spec = known.look.spec
+    unchanged = session.scalar(
+        select(SweepRow.id)
+        .where(
+            SweepRow.id == sweep_id,
+            SweepRow.state == SweepState.RUNNING,
+            SweepRow.revision == known.revision,
+        )
+        .with_for_update(key_share=True)
+    )
+    n_runs = session.scalar(
+        select(func.count()).where(RunRow.sweep_id == sweep_id, RunRow.role == Role.PROXY)
+    )
+    if unchanged is None or n_runs != known.n_runs:
+        return False
+    n = len(known.look.observations)
+    row = fits.columns(sweep_id, known.key, n, result)
+    fit_id = session.scalar(insert_new(session, FitRow).values(row).returning(FitRow.id))
+    if fit_id is None:
+        return False
+    if result.ensemble is not None:
+        told = {"fit_id": fit_id, "n_observations": n, "predictions": fits.summary(result.predictions)}
+        emit(session, sweep_id, "fit", told)
+    start(session, sweep_id, spec, result.decisions, known.look.seconds, fit_id)
+    if result.stop is not None and not known.look.pending and not result.decisions:
+        lifecycle.finish(session, sweep_id, result.stop)
+    return True
+
+
+def _key(spec: SweepSpec, ended: Sequence[int]) -> str:
+    """Stands for everything that may lead to another result."""
+    seen = {"ended": list(ended), "budget": asdict(spec.budget), "stop": asdict(spec.stop)}
+    return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()

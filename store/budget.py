@@ -1,0 +1,149 @@
+"""What sweeps have used of their budgets, and the hard limit on device seconds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, ScalarSelect, case, func, select, update
+from sqlalchemy.orm import Session, aliased
+
+from store.db import lock, now
+from store.events import emit_all, event, told
+from store.models import RunRow, SweepRow
+from sweeps.runs import TERMINAL, Role, RunState, Spent
+from sweeps.spec import Budget
+
+MIN_GRANT = 1.0  # device seconds below which an attempt is not worth its start
+SLACK = 3.0  # times the expected duration that an attempt may take before it must ask again
+SPENT = "the sweep's budget of device seconds is spent"
+
+_proxies = aliased(RunRow)
+
+
+@dataclass
+class Totals:
+    """A sweep's proxies: what they used, what is reserved for those queued or running, how many are where."""
+
+    spent: Spent = field(default_factory=Spent)
+    reserved: Spent = field(default_factory=Spent)
+    counts: dict[RunState, int] = field(default_factory=lambda: dict.fromkeys(RunState, 0))
+
+    def remaining(self, budget: Budget) -> Spent:
+        """What is left of a budget, infinite where it sets no limit."""
+        used = self.spent + self.reserved
+        unlimited = float("inf")
+        return Spent(
+            runs=budget.runs - used.runs,
+            flops=(unlimited if budget.flops is None else budget.flops) - used.flops,
+            device_seconds=(unlimited if budget.device_seconds is None else budget.device_seconds)
+            - used.device_seconds,
+        )
+
+
+def totals(session: Session, sweep_ids: Collection[int]) -> dict[int, Totals]:
+    """Totals of each sweep.
+
+    A run that did not finish has used the share of its FLOPs that it had trained for; one that never
+    started has used nothing. A run in hand reserves the seconds it was expected to take.
+    """
+    share = RunRow.tokens / RunRow.tokens_planned
+    used = case(
+        (RunRow.state == RunState.FINISHED, RunRow.flops),
+        (share < 1.0, RunRow.flops * share),
+        else_=RunRow.flops,
+    )
+    expected = func.coalesce(RunRow.expected_seconds, 0.0)
+    rows = session.execute(
+        select(
+            RunRow.sweep_id,
+            RunRow.state,
+            func.count(),
+            func.sum(case((RunRow.attempt > 0, 1), else_=0)),
+            func.sum(used),
+            func.sum(RunRow.flops),
+            func.sum(RunRow.seconds),
+            func.sum(case((expected > RunRow.seconds, expected), else_=RunRow.seconds)),
+        )
+        .where(RunRow.sweep_id.in_(sweep_ids), RunRow.role == Role.PROXY)
+        .group_by(RunRow.sweep_id, RunRow.state)
+    )
+    found: dict[int, Totals] = defaultdict(Totals)
+    for sweep_id, state, count, started, flops_used, flops, seconds, seconds_expected in rows:
+        one = found[sweep_id]
+        one.counts[state] = count
+        if state in TERMINAL:
+            one.spent += Spent(int(started), float(flops_used), float(seconds))
+        else:
+            one.reserved += Spent(count, float(flops), float(seconds_expected))
+    return found
+
+
+def _limit() -> ColumnElement[float]:
+    limit: ColumnElement[float] = SweepRow.spec["budget"]["device_seconds"].as_float()
+    return limit
+
+
+def _used(with_grants: bool) -> ScalarSelect[Any]:
+    """Device seconds of the proxies of the sweep of the enclosing statement."""
+    per_run = _proxies.seconds + _proxies.granted if with_grants else _proxies.seconds
+    return (
+        select(func.coalesce(func.sum(per_run), 0.0))
+        .where(_proxies.sweep_id == SweepRow.id, _proxies.role == Role.PROXY)
+        .correlate(SweepRow)
+        .scalar_subquery()
+    )
+
+
+def affordable() -> ColumnElement[bool]:
+    """Of the sweep in the statement: another attempt can be granted device seconds."""
+    return _limit().is_(None) | (_limit() - _used(with_grants=True) >= MIN_GRANT)
+
+
+def grant(session: Session, sweep_id: int, runs: Sequence[RunRow]) -> dict[int, float]:
+    """Grants device seconds to proxies, just claimed, of a sweep that limits them.
+
+    The grants in hand and the seconds used never add up to more than the budget, whatever the expectations
+    were worth: an attempt that needs more than its grant ends, is queued again and asks again.
+
+    Returns:
+        Seconds by run.
+    """
+    lock(session, sweep_id)
+    free = session.scalars(select(_limit() - _used(with_grants=True)).where(SweepRow.id == sweep_id)).one()
+    share = max(0.0, free) / len(runs)
+    granted = {}
+    for run in runs:
+        expected = run.expected_seconds
+        wanted = share / 2 if expected is None else SLACK * expected + MIN_GRANT
+        granted[run.id] = min(share, wanted)
+        session.execute(update(RunRow).where(RunRow.id == run.id).values(granted=granted[run.id]))
+    return granted
+
+
+def cut(session: Session, sweep_id: int) -> list[int]:
+    """Cancels the queued proxies of a sweep whose device seconds are spent.
+
+    Returns:
+        Their ids.
+    """
+    spent = (
+        select(SweepRow.id).where(SweepRow.id == sweep_id, _limit() - _used(with_grants=False) < MIN_GRANT)
+    ).scalar_subquery()
+    rows = session.execute(
+        update(RunRow)
+        .where(RunRow.sweep_id == spent, RunRow.state == RunState.QUEUED, RunRow.role == Role.PROXY)
+        .values(state=RunState.CANCELLED, reason=SPENT, finished_at=now())
+        .returning(RunRow.id, RunRow.config, RunRow.loss)
+        .execution_options(synchronize_session=False)
+    ).all()
+    emit_all(
+        session,
+        [
+            event(sweep_id, "run_cancelled", told(config, loss, SPENT), run_id)
+            for run_id, config, loss in rows
+        ],
+    )
+    return [run_id for run_id, _, _ in rows]

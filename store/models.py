@@ -1,0 +1,359 @@
+"""The tables, and how their rows become records."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, ClassVar, cast
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Double,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from store.db import UTCDateTime, current_transaction, now
+from sweeps.cost import Cost
+from sweeps.runs import Decision, Event, Observation, Point, Role, Run, RunState, SweepState
+from sweeps.spec import Config
+
+Json = dict[str, Any]
+
+
+def _word(values: type[StrEnum]) -> Enum:
+    """A column of text that reads as one of these."""
+    return Enum(values, native_enum=False, length=16, values_callable=list)
+
+
+class Base(DeclarativeBase):
+    """Every constraint has a name, so that migrations can speak of it."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar = {
+        str: String(),
+        float: Double(),
+        datetime: UTCDateTime(),
+        Json: JSON(),
+        SweepState: _word(SweepState),
+        RunState: _word(RunState),
+        Role: _word(Role),
+    }
+
+
+def _one_of(column: str, values: type[StrEnum]) -> CheckConstraint:
+    allowed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({allowed})", name=column)
+
+
+class SweepRow(Base):
+    """A sweep.
+
+    ``spec`` carries budget and stop rule as they stand now, ``spec_hash`` is that of the specification as it
+    was submitted. ``revision`` counts the changes of the limits.
+    """
+
+    __tablename__ = "sweeps"
+    __table_args__ = (_one_of("state", SweepState),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    key: Mapped[str | None] = mapped_column(unique=True)
+    name: Mapped[str]
+    state: Mapped[SweepState] = mapped_column(default=SweepState.RUNNING)
+    reason: Mapped[str | None]
+    spec: Mapped[Json]
+    spec_hash: Mapped[str] = mapped_column(String(64))
+    revision: Mapped[int] = mapped_column(default=0)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    finished_at: Mapped[datetime | None]
+    mirror_id: Mapped[str | None]
+    mirror_state: Mapped[SweepState | None]
+    mirror_fit: Mapped[int] = mapped_column(default=0)
+
+
+class DecisionRow(Base):
+    """A decision; the run that it started points to it."""
+
+    __tablename__ = "decisions"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id"), index=True)
+    fit_id: Mapped[int | None] = mapped_column(ForeignKey("fits.id"))
+    config: Mapped[Json]
+    cost: Mapped[Json]
+    score: Mapped[float]
+    reason: Mapped[str]
+    strategy: Mapped[str]
+    expected: Mapped[Json]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class RunRow(Base):
+    """A run. ``attempt`` is the fencing token: whoever holds an older number changes nothing.
+
+    ``granted`` are device seconds that a running attempt may use, where the sweep limits them;
+    ``expected_seconds`` what the run was planned to take. ``last_seq`` is its last point's number.
+    """
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        UniqueConstraint("sweep_id", "role", "config_hash"),
+        Index(None, "state", "id"),
+        Index(None, "sweep_id", "state"),
+        _one_of("state", RunState),
+        _one_of("role", Role),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id"))
+    role: Mapped[Role]
+    state: Mapped[RunState] = mapped_column(default=RunState.QUEUED)
+    config: Mapped[Json]
+    config_hash: Mapped[str] = mapped_column(String(64))
+    cost: Mapped[Json]
+    flops: Mapped[float]
+    tokens_planned: Mapped[float]
+    expected_seconds: Mapped[float | None]
+    target: Mapped[str | None]
+    decision_id: Mapped[int | None] = mapped_column(ForeignKey("decisions.id"), unique=True)
+    attempt: Mapped[int] = mapped_column(default=0)
+    failures: Mapped[int] = mapped_column(default=0)
+    owner: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    granted: Mapped[float] = mapped_column(default=0.0)
+    step: Mapped[int] = mapped_column(BigInteger, default=0)
+    tokens: Mapped[int] = mapped_column(BigInteger, default=0)
+    loss: Mapped[float | None]
+    last_seq: Mapped[int] = mapped_column(default=0)
+    seconds: Mapped[float] = mapped_column(default=0.0)
+    reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    mirror_id: Mapped[str | None]
+    mirror_state: Mapped[RunState | None]
+    mirror_seq: Mapped[int] = mapped_column(default=0)
+
+
+class AttemptRow(Base):
+    """One execution of a run: who led it, on which worker, how it ended."""
+
+    __tablename__ = "attempts"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    worker: Mapped[str | None]
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    reason: Mapped[str | None]
+    seconds: Mapped[float | None]
+
+
+class PointRow(Base):
+    """One streamed measurement; a run writes each number of its stream once."""
+
+    __tablename__ = "points"
+    __table_args__ = {"sqlite_with_rowid": False}  # noqa: RUF012 - the base class declares it as it is
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger)
+    tokens: Mapped[int] = mapped_column(BigInteger)
+    metric: Mapped[str]
+    value: Mapped[float]
+    at: Mapped[float]
+
+
+POINTS = cast(Table, PointRow.__table__)
+
+
+class ObservationRow(Base):
+    """What the laws are fitted to; a run gives at most one."""
+
+    __tablename__ = "observations"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id"), index=True)
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"), unique=True)
+    config: Mapped[Json]
+    cost: Mapped[Json]
+    loss: Mapped[float]
+    provenance: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class FitRow(Base):
+    """One look of the scheduler. ``key`` stands for what it saw, so that no two looks see the same.
+
+    ``ensemble`` is NULL where there were too few observations.
+    """
+
+    __tablename__ = "fits"
+    __table_args__ = (UniqueConstraint("sweep_id", "key"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id"))
+    key: Mapped[str] = mapped_column(String(64))
+    n_observations: Mapped[int]
+    ensemble: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    predictions: Mapped[Json]
+    stop: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class EventRow(Base):
+    """One thing that happened. ``transaction`` lets readers wait for those that commit late."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index(None, "sweep_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id"))
+    run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
+    kind: Mapped[str]
+    data: Mapped[Json]
+    at: Mapped[datetime] = mapped_column(default=now)
+    transaction: Mapped[int] = mapped_column(BigInteger, default=current_transaction())
+
+
+class TimingRow(Base):
+    """A part of a training that was timed to learn what a device can do."""
+
+    __tablename__ = "timings"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    device: Mapped[str] = mapped_column(index=True)
+    cost: Mapped[Json]
+    seconds: Mapped[float]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class LeaderRow(Base):
+    """Who alone does a piece of work (such as mirroring) at the moment."""
+
+    __tablename__ = "leaders"
+
+    work: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str]
+    lease_until: Mapped[datetime]
+
+
+def config_hash(config: Config) -> str:
+    """Hash of a complete configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def to_run(row: RunRow) -> Run:
+    """The record of a row."""
+    return Run(
+        id=row.id,
+        sweep_id=row.sweep_id,
+        role=row.role,
+        state=row.state,
+        config=row.config,
+        cost=Cost(**row.cost),
+        attempt=row.attempt,
+        step=row.step,
+        tokens=row.tokens,
+        loss=row.loss,
+        seconds=row.seconds,
+        reason=row.reason,
+        target=row.target,
+        decision_id=row.decision_id,
+        created_at=row.created_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+    )
+
+
+def to_observation(row: ObservationRow) -> Observation:
+    """The record of a row."""
+    return Observation(row.config, Cost(**row.cost), row.loss, row.run_id, row.provenance)
+
+
+def to_point(row: PointRow) -> Point:
+    """The record of a row."""
+    return Point(row.seq, row.step, row.tokens, row.metric, row.value, row.at)
+
+
+def to_event(row: EventRow) -> Event:
+    """The record of a row."""
+    return Event(row.id, row.sweep_id, row.run_id, row.kind, row.data, row.at)
+
+
+def to_decision(row: DecisionRow, run_id: int | None) -> Decision:
+    """The record of a row, with the run that it started."""
+    return Decision(
+        config=row.config,
+        cost=Cost(**row.cost),
+        score=row.score,
+        reason=row.reason,
+        strategy=row.strategy,
+        expected=row.expected,
+        id=row.id,
+        sweep_id=row.sweep_id,
+        run_id=run_id,
+        fit_id=row.fit_id,
+        created_at=row.created_at,
+    )
+
+
+def from_decision(decision: Decision, sweep_id: int, fit_id: int | None) -> Json:
+    """The columns of a decision that is not stored yet."""
+    return {
+        "sweep_id": sweep_id,
+        "fit_id": fit_id,
+        "config": decision.config,
+        "cost": asdict(decision.cost),
+        "score": decision.score,
+        "reason": decision.reason,
+        "strategy": decision.strategy,
+        "expected": decision.expected,
+    }
+
+
+def new_run(
+    sweep_id: int,
+    role: Role,
+    config: Config,
+    cost: Cost,
+    *,
+    expected_seconds: float | None = None,
+    decision_id: int | None = None,
+    target: str | None = None,
+) -> Json:
+    """The columns of a run that is to be queued."""
+    return {
+        "sweep_id": sweep_id,
+        "role": role,
+        "config": config,
+        "config_hash": config_hash(config),
+        "cost": asdict(cost),
+        "flops": cost.flops,
+        "tokens_planned": cost.tokens_seen,
+        "expected_seconds": expected_seconds,
+        "decision_id": decision_id,
+        "target": target,
+    }

@@ -1,0 +1,94 @@
+"""What the orchestrator needs of whatever executes runs; Ray and this process both offer it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sweeps.cost import Timing
+from sweeps.errors import SweepError
+from sweeps.runs import Point
+from sweeps.spec import Resources
+from workers.job import Job, Outcome
+
+
+class Unplaceable(SweepError):
+    """No machine of the cluster can ever give what the run asks for."""
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What came of one attempt since the last acknowledgement.
+
+    Args:
+        points: with sequence numbers above the acknowledged one, ascending.
+        outcome: how the training ended, None while it goes on.
+        error: why the worker was lost, None while it lives.
+        begun: False where a warm worker turned out to be gone before it had begun; the run is not to blame.
+    """
+
+    run_id: int
+    attempt: int
+    points: list[Point]
+    outcome: Outcome | None = None
+    error: str | None = None
+    begun: bool = True
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Short measured trainings on one device, named so that they are taken once a device."""
+
+    device: str
+    timings: list[Timing]
+
+
+class Pool(Protocol):
+    """Executes runs, one attempt a worker. No call but ``close`` waits for a training."""
+
+    def capacity(self, resources: Resources) -> int:
+        """How many runs that ask for these resources fit at once when nothing else runs."""
+
+    def room(self) -> bool:
+        """Whether anything at all is free."""
+
+    def launch(self, job: Job) -> str | None:
+        """Starts an attempt.
+
+        Returns:
+            The worker's name, or None where what the run asks for is not free now.
+
+        Raises:
+            Unplaceable: when waiting cannot help.
+        """
+
+    def poll(self, timeout: float) -> list[Delivery]:
+        """Waits at most ``timeout`` seconds for an end or a loss, then says what came of every attempt."""
+
+    def acknowledge(self, run_id: int, seq: int) -> None:
+        """The points up to ``seq`` are stored; the worker may forget them."""
+
+    def forget(self, run_id: int) -> None:
+        """The end of the attempt is stored; the worker is free."""
+
+    def abandon(self, run_id: int) -> None:
+        """Another orchestrator has the attempt now; its worker is left alone."""
+
+    def stop(self, run_id: int) -> None:
+        """Asks an attempt to write a checkpoint and end; its outcome comes by ``poll``."""
+
+    def adopt(self, worker: str, run_id: int, attempt: int) -> bool:
+        """Takes over an attempt that a dead orchestrator started; False when it no longer lives."""
+
+    def device(self) -> str | None:
+        """Name of what the workers train on, None while none has started."""
+
+    def calibrate(self) -> Calibration | None:
+        """Starts the timing of small trainings on a free worker; None until they are done."""
+
+    def close(self) -> None:
+        """Ends every worker, but where they outlive this process those that train."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether workers outlive this process."""

@@ -1,0 +1,67 @@
+"""What a worker is asked to train, and what it answers. Plain records that travel between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from sweeps.runs import Point
+from sweeps.spec import Config, SweepSpec
+
+
+class Verdict(StrEnum):
+    CONTINUE = "continue"  # go on training
+    STOP = "stop"  # write a checkpoint and end
+
+
+# finished: trained to its end. diverged: the loss went to infinity or stayed above its start.
+# stopped: ended early with a checkpoint. failed: broke with an error.
+Status: TypeAlias = Literal["finished", "diverged", "stopped", "failed"]
+
+Report: TypeAlias = Callable[[list[Point]], Verdict]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt at one run.
+
+    Args:
+        run_id: of the run.
+        attempt: number of this execution of it.
+        spec: of the sweep; says what is trained and how.
+        config: value of every axis.
+        checkpoint: path of the run's checkpoint, the same for every attempt.
+        checkpoint_seconds: at most this much training is lost when a worker dies.
+        max_seconds: device seconds this attempt may use, None for no limit.
+    """
+
+    run_id: int
+    attempt: int
+    spec: SweepSpec
+    config: Config
+    checkpoint: str
+    checkpoint_seconds: float
+    max_seconds: float | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an attempt ended.
+
+    Args:
+        status: which of the four.
+        loss: final value of the sweep's metric, None unless finished.
+        step: optimiser steps done.
+        tokens: training tokens seen.
+        seconds: device seconds of this attempt.
+        reason: why it did not finish.
+    """
+
+    status: Status
+    loss: float | None
+    step: int
+    tokens: int
+    seconds: float
+    reason: str | None = None

@@ -1,0 +1,365 @@
+"""Claims queued runs, has them executed and stores what comes of them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from store import queue, service
+from store.db import Sessions, now, reading
+from store.queue import Claim, Orphan
+from sweeps.runs import RunState
+from workers.advancer import Advancer
+from workers.executor import Delivery, Pool, Unplaceable
+from workers.job import Job, Outcome
+from workers.owner import is_dead
+from workers.titles import title
+
+log = logging.getLogger(__name__)
+
+SHUTDOWN_SECONDS = 8.0
+STOPPED = "the orchestrator was stopped"
+LONGEST_PAUSE = 30.0
+ALL_LEASES = timedelta(days=365)  # no lease is longer
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often things happen, in seconds.
+
+    Args:
+        lease: an orchestrator that is silent this long loses its runs to another one.
+        poll: longest wait for news of the workers.
+        checkpoint: between two checkpoints of a run.
+    """
+
+    lease: float = 15.0
+    poll: float = 0.25
+    checkpoint: float = 5.0
+
+
+@dataclass
+class Held:
+    """A run whose lease this orchestrator holds."""
+
+    claim: Claim
+    job: Job
+    started: float | None = None  # None while it waits for room
+    why_stopped: str | None = None
+    news: Delivery | None = None  # not stored yet
+
+    @property
+    def name(self) -> str:
+        """For log lines."""
+        run = self.claim.run
+        return f"run {run.id} ({title(self.claim.spec, run.config)})"
+
+    @property
+    def seconds(self) -> float:
+        """Device seconds since the start, for attempts that cannot tell themselves any more."""
+        asked = self.job.spec.resources
+        elapsed = 0.0 if self.started is None else time.monotonic() - self.started
+        return elapsed * (asked.gpus or asked.cpus)
+
+
+class Orchestrator:
+    """One of any number that share a database; the lease says whose a run is.
+
+    Args:
+        sessions: of the database.
+        pool: executes runs.
+        owner: of leases, as ``workers.owner.identity`` gives it.
+        checkpoints: folder of checkpoints, the same on every machine of the cluster.
+        pace: of its work.
+    """
+
+    def __init__(
+        self, sessions: Sessions, pool: Pool, owner: str, checkpoints: Path, pace: Pace | None = None
+    ) -> None:
+        self._sessions = sessions
+        self._pool = pool
+        self._owner = owner
+        self._checkpoints = checkpoints
+        self._pace = pace or Pace()
+        self._advancer = Advancer(sessions, pool.capacity)
+        self._held: dict[int, Held] = {}
+        self._renew_at = 0.0
+        self._recover_at = 0.0
+        self._claim_at = 0.0
+        self._failures = 0
+        self._calibrated = False
+
+    def run(self, stopping: threading.Event) -> None:
+        """Works until it is told to stop, then hands everything over."""
+        lost_at: float | None = None
+        while not stopping.is_set():
+            try:
+                self.tick()
+                if lost_at is not None:
+                    log.info("the database is back after %.0f s", time.monotonic() - lost_at)
+                    lost_at = None
+            except (OperationalError, InterfaceError) as error:
+                if lost_at is None:
+                    log.error("the database cannot be reached; workers train on: %s", error.orig)
+                    lost_at = time.monotonic()
+                stopping.wait(1.0)
+        self.close()
+
+    def tick(self) -> None:
+        """One round: adopt, start, collect, renew, choose."""
+        moment = time.monotonic()
+        if moment >= self._recover_at:
+            self._recover()
+            self._recover_at = moment + self._pace.lease / 3
+        self._start()
+        self._collect(self._pace.poll)
+        self._heed_users()
+        if time.monotonic() >= self._renew_at:
+            self._renew()
+            self._renew_at = time.monotonic() + self._pace.lease / 3
+        self._advancer.scan()
+        if not self._calibrated:
+            self._calibrate()
+
+    def close(self) -> None:
+        """Ends cleanly: runs go back to the queue with a checkpoint, or train on where workers outlive us."""
+        self._advancer.close()
+        try:
+            self._let_go()
+            self._pool.close()
+            for held in list(self._held.values()):
+                if not self._pool.durable:
+                    self._put_back(held, STOPPED)
+        except (OperationalError, InterfaceError) as error:
+            log.error("the database cannot be reached; leases will expire: %s", error.orig)
+            self._pool.close()
+
+    def _let_go(self) -> None:
+        """Stops runs and waits for their checkpoints; leases of workers that train on end at once."""
+        for held in list(self._held.values()):
+            if held.started is None:
+                self._put_back(held, STOPPED)
+            elif self._pool.durable:
+                with self._sessions.begin() as session:
+                    queue.renew(session, held.job.run_id, held.job.attempt, self._owner, 0.0)
+                log.info("%s trains on and waits for the next orchestrator", held.name)
+            else:
+                held.why_stopped = held.why_stopped or STOPPED
+                self._pool.stop(held.job.run_id)
+        end = time.monotonic() + SHUTDOWN_SECONDS
+        while self._held and not self._pool.durable and time.monotonic() < end:
+            self._collect(0.1)
+
+    # -- starting -------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Claims while there is room. A run that must wait for room is first in line: no other is claimed."""
+        for held in [held for held in self._held.values() if held.started is None]:
+            if not self._launch(held):
+                return
+        while self._pool.room() and time.monotonic() >= self._claim_at:
+            with self._sessions.begin() as session:
+                claims = queue.claim(session, self._owner, self._pace.lease)
+            if not claims:
+                return
+            held = self._hold(claims[0])
+            if not self._launch(held):
+                return
+
+    def _hold(self, claim: Claim) -> Held:
+        run = claim.run
+        # The time of creation keeps runs of different databases apart that share the folder and the number.
+        path = self._checkpoints / f"run-{run.id}-{int(run.created_at.timestamp())}.pt"
+        job = Job(
+            run_id=run.id,
+            attempt=claim.attempt,
+            spec=replace(claim.spec, resources=claim.spec.resources_of(run.target)),
+            config=run.config,
+            checkpoint=str(path),
+            checkpoint_seconds=self._pace.checkpoint,
+            max_seconds=claim.device_seconds_left,
+        )
+        held = self._held[run.id] = Held(claim, job)
+        return held
+
+    def _launch(self, held: Held) -> bool:
+        """Whether it is no longer waiting."""
+        try:
+            worker = self._pool.launch(held.job)
+        except Unplaceable as error:
+            self._fail(held, str(error), final=True)
+            return True
+        if worker is None:
+            return False
+        held.started = time.monotonic()
+        with self._sessions.begin() as session:
+            queue.place(session, held.job.run_id, held.job.attempt, worker)
+        log.info("%s started, attempt %d on %s", held.name, held.job.attempt, worker)
+        return True
+
+    # -- collecting -----------------------------------------------------------------------------------------
+
+    def _collect(self, timeout: float) -> None:
+        """Stores what the workers deliver. What cannot be stored now is kept for the next round."""
+        for delivery in self._pool.poll(timeout):
+            held = self._held.get(delivery.run_id)
+            ended = held is not None and held.news is not None and held.news.outcome is not None
+            if held is not None and held.job.attempt == delivery.attempt and not ended:
+                held.news = delivery
+        for held in list(self._held.values()):
+            if held.news is not None:
+                self._settle(held, held.news)
+                held.news = None
+
+    def _settle(self, held: Held, delivery: Delivery) -> None:
+        run_id, attempt = held.job.run_id, held.job.attempt
+        if delivery.points:
+            with self._sessions.begin() as session:
+                queue.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
+            self._pool.acknowledge(run_id, delivery.points[-1].seq)
+        if delivery.outcome is not None:
+            self._end(held, delivery.outcome)
+        elif delivery.error is not None and delivery.begun:
+            self._fail(held, delivery.error)
+        elif delivery.error is not None:
+            self._put_back(held, delivery.error)
+
+    def _end(self, held: Held, outcome: Outcome) -> None:
+        """Stores how an attempt ended, then frees its worker."""
+        job = held.job
+        with self._sessions.begin() as session:
+            if outcome.status in ("finished", "diverged"):
+                state = RunState(outcome.status)
+                queue.finish(
+                    session, job.run_id, job.attempt, state, outcome.loss, outcome.seconds, outcome.reason
+                )
+            else:
+                failed = outcome.status == "failed"
+                reason = held.why_stopped or outcome.reason or "stopped"
+                queue.release(session, job.run_id, job.attempt, reason, failed, outcome.seconds)
+        if outcome.status in ("finished", "diverged"):  # not before the outcome is stored
+            Path(job.checkpoint).unlink(missing_ok=True)
+        self._free(held)
+        if outcome.status == "failed":
+            self._slow_down()
+        else:
+            self._failures = 0
+        if outcome.loss is None:
+            log.info("%s %s after %.1f s: %s", held.name, outcome.status, outcome.seconds, outcome.reason)
+        else:
+            loss, unit = outcome.loss, held.claim.spec.metric.unit
+            log.info("%s %s after %.1f s: %.4f %s", held.name, outcome.status, outcome.seconds, loss, unit)
+
+    def _fail(self, held: Held, reason: str, final: bool = False) -> None:
+        """Stores that an attempt broke."""
+        job = held.job
+        with self._sessions.begin() as session:
+            if final:
+                queue.finish(session, job.run_id, job.attempt, RunState.FAILED, None, held.seconds, reason)
+            else:
+                queue.release(session, job.run_id, job.attempt, reason, True, held.seconds)
+        self._free(held)
+        if not final:
+            self._slow_down()
+        log.warning("%s broke in attempt %d: %s", held.name, job.attempt, reason)
+
+    def _put_back(self, held: Held, reason: str) -> None:
+        """Queues a run again without counting a failure."""
+        job = held.job
+        with self._sessions.begin() as session:
+            queue.release(session, job.run_id, job.attempt, reason, False, held.seconds)
+        self._free(held)
+        log.info("%s goes back to the queue: %s", held.name, reason)
+
+    def _free(self, held: Held) -> None:
+        self._pool.forget(held.job.run_id)
+        del self._held[held.job.run_id]
+        self._advancer.soon()
+
+    def _slow_down(self) -> None:
+        """After failures in a row claims wait, longer each time: a broken machine breaks every run."""
+        self._failures += 1
+        self._claim_at = time.monotonic() + min(LONGEST_PAUSE, 0.25 * 2**self._failures)
+
+    # -- keeping --------------------------------------------------------------------------------------------
+
+    def _heed_users(self) -> None:
+        """Stops runs that were cancelled."""
+        pairs = [(held.job.run_id, held.job.attempt) for held in self._held.values() if not held.why_stopped]
+        if not pairs:
+            return
+        with reading(self._sessions) as session:
+            found = queue.cancelled(session, pairs)
+        for run_id in found:
+            self._cancel(self._held[run_id])
+
+    def _cancel(self, held: Held) -> None:
+        held.why_stopped = "cancelled"
+        log.info("%s was cancelled", held.name)
+        if held.started is None:
+            self._free(held)
+        else:
+            self._pool.stop(held.job.run_id)
+
+    def _renew(self) -> None:
+        for held in list(self._held.values()):
+            run_id, attempt = held.job.run_id, held.job.attempt
+            with self._sessions.begin() as session:
+                ours = queue.renew(session, run_id, attempt, self._owner, self._pace.lease)
+            if ours or held.why_stopped:
+                continue
+            run = service.get_run(self._sessions, run_id)
+            if run.state is RunState.CANCELLED:
+                self._cancel(held)
+            elif run.state is RunState.RUNNING and run.attempt == attempt:
+                log.warning("%s was taken over by another orchestrator", held.name)
+                self._pool.abandon(run_id)
+                del self._held[run_id]
+            else:
+                log.warning("%s was given to another worker; this attempt is stopped", held.name)
+                held.why_stopped = "superseded"
+                self._pool.stop(run_id)
+
+    def _recover(self) -> None:
+        """Takes over runs whose orchestrator is gone: their live worker, or else their place in the queue."""
+        with reading(self._sessions) as session:
+            running = queue.orphans(session, now() + ALL_LEASES)
+        for orphan in running:
+            expired = orphan.lease_until < now()
+            if orphan.run_id not in self._held and (expired or is_dead(orphan.owner)):
+                self._take_over(orphan)
+
+    def _take_over(self, orphan: Orphan) -> None:
+        run_id, attempt = orphan.run_id, orphan.attempt
+        with self._sessions.begin() as session:
+            if not queue.adopt(session, run_id, attempt, self._owner, self._pace.lease, orphan.owner):
+                return
+        run = service.get_run(self._sessions, run_id)
+        spec = service.get_sweep(self._sessions, run.sweep_id).spec
+        held = self._hold(Claim(run, spec, attempt, None))
+        if orphan.worker is not None and self._pool.adopt(orphan.worker, run_id, attempt):
+            held.started = time.monotonic()
+            log.info("%s trains on under this orchestrator; its worker is %s", held.name, orphan.worker)
+        else:
+            self._put_back(held, "its orchestrator and its worker are gone")
+
+    def _calibrate(self) -> None:
+        """Times small trainings once a device, so that the first sweep's plan knows seconds."""
+        device = self._pool.device()
+        if device is None:
+            return
+        if service.calibrated(self._sessions, device):
+            self._calibrated = True
+            return
+        found = self._pool.calibrate()
+        if found is not None:
+            self._calibrated = True
+            if found.timings:
+                service.record_timings(self._sessions, found.device, found.timings)
+                log.info("timed %d small trainings on %s", len(found.timings), found.device)

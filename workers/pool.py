@@ -1,0 +1,389 @@
+"""Runs on Ray: long-lived workers, one run at a time each, on a cluster or on a Ray of our own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+
+from sweeps.spec import Resources
+from workers.executor import Calibration, Delivery, Unplaceable
+from workers.host import Host
+from workers.job import Job, Outcome
+
+log = logging.getLogger(__name__)
+
+_ray: Any = ray  # some of Ray is untyped
+_Worker: Any = ray.remote(Host)
+
+NAMESPACE = "scalewise"
+OBJECT_STORE_BYTES = 100 * 2**20  # points are small; the default is a third of the memory
+WARM = 8  # workers started before they are asked for
+JOINING_SECONDS = 30.0  # a cluster's other machines may still be joining
+START_SECONDS = 300.0  # a worker that has not started by then never will
+ADOPT_SECONDS = 5.0  # for a worker to say what it trains
+SILENCE_SECONDS = 120.0  # a worker that lives answers within a poll
+STOP_SECONDS = 60.0  # a run that was asked to stop notices within seconds
+PING_SECONDS = 5.0  # idle workers end themselves when no orchestrator calls
+IDLE_SECONDS = 60.0  # others may want what an idle worker holds on a shared cluster
+
+State: TypeAlias = tuple[tuple[int, int] | None, Resources]
+Call: TypeAlias = Literal["prepare", "launch", "drain", "holds", "calibrate"]
+
+
+@dataclass
+class Slot:
+    """A worker with what it is doing, and the one call to it that is under way."""
+
+    name: str
+    actor: Any
+    resources: Resources
+    ready: bool = False
+    job: tuple[int, int] | None = None  # run and attempt
+    waiting: Job | None = None  # to be launched as soon as the worker is ready
+    busy: bool = False  # calibrating
+    acknowledged: int = 0
+    stopped_at: float | None = None
+    call: Call | None = None
+    ref: Any = None
+    called_at: float = 0.0
+    idle_since: float = field(default_factory=time.monotonic)
+
+    def ask(self, call: Call, ref: Any) -> None:
+        """Remembers the call that is under way."""
+        self.call, self.ref, self.called_at = call, ref, time.monotonic()
+
+    @property
+    def idle(self) -> bool:
+        """Whether a run could start here."""
+        return self.job is None and not self.busy
+
+
+class RayPool:
+    """The executor on Ray.
+
+    Args:
+        address: of a cluster; None starts a Ray of our own, which ends with this process.
+        owner: unique among orchestrators; names of workers begin with it.
+        slots: at most so many runs at once; None is what the resources allow.
+    """
+
+    def __init__(self, address: str | None, owner: str, slots: int | None = None) -> None:
+        self._owner = owner
+        self._limit = slots
+        self._external = address is not None
+        self._numbers = itertools.count(1)
+        self._slots: list[Slot] = []
+        self._device: str | None = None
+        self._calibration: Calibration | None = None
+        self._news: list[Delivery] = []
+        self._nodes: list[dict[str, float]] = []
+        self._nodes_at = -1.0
+        _connect(address)
+        self._connected_at = time.monotonic()
+        if not self._external:
+            for _ in range(min(WARM, self.capacity(Resources()))):
+                self._open(Resources())
+
+    @property
+    def durable(self) -> bool:
+        """On a cluster workers outlive the orchestrator, on a Ray of our own they do not."""
+        return self._external
+
+    def capacity(self, resources: Resources) -> int:
+        """How many runs that ask for these resources fit at once when nothing else runs."""
+        asked = {"CPU": resources.cpus, "GPU": resources.gpus}
+        fit = sum(
+            int(min(node.get(kind, 0.0) / amount + 1e-9 for kind, amount in asked.items() if amount > 0))
+            for node in self._machines()
+        )
+        return fit if self._limit is None else min(fit, self._limit)
+
+    def room(self) -> bool:
+        """Whether fewer runs than slots are under way and a processor is free."""
+        taken = [slot for slot in self._slots if not slot.idle]
+        total = sum(node.get("CPU", 0.0) for node in self._machines())
+        within = self._limit is None or len(taken) < self._limit
+        return within and sum(slot.resources.cpus for slot in taken) < total - 1e-9
+
+    def launch(self, job: Job) -> str | None:
+        """Starts an attempt on a warm worker, or on a new one where there is none."""
+        asked = job.spec.resources
+        if self.capacity(asked) == 0:
+            if self._external and time.monotonic() - self._connected_at < JOINING_SECONDS:
+                return None
+            raise Unplaceable(self._why_not(asked))
+        if not self.room():
+            return None
+        free = [slot for slot in self._slots if slot.idle and slot.resources == asked]
+        slot = min(free, key=lambda slot: not slot.ready) if free else self._make_room(asked)
+        if slot is None:
+            return None
+        slot.job, slot.waiting = (job.run_id, job.attempt), job
+        slot.acknowledged, slot.stopped_at = 0, None
+        self._advance(slot, 0.0)
+        return slot.name
+
+    def poll(self, timeout: float) -> list[Delivery]:
+        """Waits at most ``timeout`` seconds for an end or a loss, then says what came of every attempt."""
+        for slot in list(self._slots):
+            if self._external and slot.idle and time.monotonic() - slot.idle_since > IDLE_SECONDS:
+                self._drop(slot)
+            else:
+                self._advance(slot, timeout)
+        calls = {slot.ref: slot for slot in self._slots if slot.ref is not None}
+        if calls:
+            _, waiting = ray.wait(list(calls), num_returns=1, timeout=timeout)
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=0) if waiting else ([], [])
+            for ref, slot in calls.items():
+                if ref not in waiting:
+                    self._answer(slot)
+                else:
+                    self._check_silence(slot)
+        else:
+            time.sleep(timeout)
+        found, self._news = self._news, []
+        return found
+
+    def acknowledge(self, run_id: int, seq: int) -> None:
+        """The points up to ``seq`` are stored; the next drain lets the worker forget them."""
+        for slot in self._of(run_id):
+            slot.acknowledged = max(slot.acknowledged, seq)
+
+    def forget(self, run_id: int) -> None:
+        """The worker is free for another run."""
+        for slot in self._of(run_id):
+            if slot.ready:
+                slot.actor.forget.remote(*(slot.job or ()))
+            slot.job = slot.waiting = None
+            slot.idle_since = time.monotonic()
+
+    def abandon(self, run_id: int) -> None:
+        """Another orchestrator has the attempt now; its worker is left alone."""
+        for slot in list(self._of(run_id)):
+            self._slots.remove(slot)
+
+    def stop(self, run_id: int) -> None:
+        """Asks an attempt to write a checkpoint and end."""
+        for slot in self._of(run_id):
+            if slot.stopped_at is not None or slot.job is None:
+                continue
+            slot.stopped_at = time.monotonic()
+            if slot.waiting is None:
+                slot.actor.stop.remote(*slot.job)
+            elif slot.call != "launch":
+                slot.waiting = None
+                never = Outcome("stopped", None, 0, 0, 0.0, "stopped before its worker was ready")
+                self._news.append(Delivery(*slot.job, [], never))
+
+    def adopt(self, worker: str, run_id: int, attempt: int) -> bool:
+        """Finds a detached worker by its name; False when it is gone or does something else by now."""
+        try:
+            actor: Any = ray.get_actor(worker, namespace=NAMESPACE)
+            state: State = ray.get(actor.holds.remote(), timeout=ADOPT_SECONDS)
+        except (ValueError, RayActorError, GetTimeoutError):
+            return False
+        held, resources = state
+        if held != (run_id, attempt):
+            return False
+        self._slots.append(Slot(worker, actor, resources, ready=True, job=held))
+        return True
+
+    def device(self) -> str | None:
+        """What the worker trains on that started first."""
+        return self._device
+
+    def calibrate(self) -> Calibration | None:
+        """Occupies a warm worker with the timing of small trainings; None until they are done."""
+        if self._calibration is None and not any(slot.busy for slot in self._slots):
+            for slot in self._slots:
+                if slot.idle and slot.ready and slot.ref is None:
+                    slot.busy = True
+                    slot.ask("calibrate", slot.actor.calibrate.remote())
+                    break
+        return self._calibration
+
+    def close(self) -> None:
+        """Ends every worker, on a cluster only those that do not train, and leaves Ray."""
+        for slot in self._slots:
+            if not self._external or slot.job is None:
+                ray.kill(slot.actor)
+        self._slots.clear()
+        ray.shutdown()
+
+    def _of(self, run_id: int) -> Iterator[Slot]:
+        return (slot for slot in self._slots if slot.job is not None and slot.job[0] == run_id)
+
+    def _machines(self) -> list[dict[str, float]]:
+        """Resources of every live machine, asked for at most once in five seconds."""
+        if self._nodes_at < 0 or time.monotonic() - self._nodes_at > 5.0:
+            self._nodes = [node["Resources"] for node in _ray.nodes() if node["Alive"]]
+            self._nodes_at = time.monotonic()
+        return self._nodes
+
+    def _why_not(self, asked: Resources) -> str:
+        most = {
+            kind: max((node.get(kind, 0.0) for node in self._machines()), default=0)
+            for kind in ("CPU", "GPU")
+        }
+        return (
+            f"the run asks for {asked.cpus:g} CPUs and {asked.gpus:g} GPUs; the cluster's largest machines "
+            f"have {most['CPU']:g} CPUs and {most['GPU']:g} GPUs; ask for less in resources or add a machine"
+        )
+
+    def _make_room(self, asked: Resources) -> Slot | None:
+        """A new worker, where its resources are free; otherwise an idle one of another shape makes way."""
+        free = _ray.available_resources()
+        total = {kind: sum(node.get(kind, 0.0) for node in self._machines()) for kind in ("CPU", "GPU")}
+        ours = {
+            "CPU": sum(slot.resources.cpus for slot in self._slots),
+            "GPU": sum(slot.resources.gpus for slot in self._slots),
+        }
+        needed = {"CPU": asked.cpus, "GPU": asked.gpus}
+        fits = all(
+            needed[kind] <= min(free.get(kind, 0.0), total[kind] - ours[kind]) + 1e-9
+            for kind in needed
+            if needed[kind] > 0
+        )
+        if fits:
+            return self._open(asked)
+        for slot in self._slots:
+            if slot.idle and slot.resources != asked:
+                self._drop(slot)
+                break
+        return None
+
+    def _open(self, resources: Resources) -> Slot:
+        name = f"{self._owner}-{next(self._numbers)}"
+        options: dict[str, Any] = {"lifetime": "detached"} if self._external else {}
+        try:
+            actor = _Worker.options(
+                name=name,
+                namespace=NAMESPACE,
+                num_cpus=resources.cpus,
+                num_gpus=resources.gpus,
+                max_concurrency=4,
+                **options,
+            ).remote(resources, lonely=self._external)
+        except ValueError as error:
+            raise Unplaceable(
+                f"Ray refuses {resources.cpus:g} CPUs and {resources.gpus:g} GPUs: {error}"
+            ) from None
+        slot = Slot(name, actor, resources)
+        slot.ask("prepare", actor.prepare.remote())
+        self._slots.append(slot)
+        return slot
+
+    def _advance(self, slot: Slot, timeout: float) -> None:
+        """Makes the next call to a worker that has answered the last one."""
+        if slot.ref is not None:
+            return
+        if slot.waiting is not None:
+            slot.ask("launch", slot.actor.launch.remote(slot.waiting))
+        elif slot.job is not None:
+            slot.ask("drain", slot.actor.drain.remote(*slot.job, slot.acknowledged, timeout))
+        elif time.monotonic() - slot.called_at > PING_SECONDS:
+            slot.ask("holds", slot.actor.holds.remote())
+
+    def _answer(self, slot: Slot) -> None:
+        call, ref = slot.call, slot.ref
+        slot.call = slot.ref = None
+        try:
+            answer = ray.get(ref)
+        except RayTaskError as error:
+            if call != "calibrate":
+                self._lose(slot, _plain(error))
+                return
+            log.warning("nothing was timed: %s", _plain(error))
+            answer = Calibration("unknown", [])
+        except RayError as error:
+            self._lose(slot, _plain(error))
+            return
+        if call == "prepare":
+            slot.ready = True
+            self._device = self._device or answer
+        elif call == "calibrate":
+            self._calibration, slot.busy = answer, False
+        elif call == "launch":
+            slot.waiting = None
+            if not answer:
+                self._lose(slot, "the worker was training another run")
+            elif slot.stopped_at is not None and slot.job is not None:
+                slot.actor.stop.remote(*slot.job)
+        elif call == "drain" and (answer.run_id, answer.attempt) == slot.job:
+            self._news.append(answer)
+
+    def _check_silence(self, slot: Slot) -> None:
+        now = time.monotonic()
+        if slot.call == "prepare" and now - slot.called_at > START_SECONDS:
+            self._lose(slot, f"no worker could be started within {START_SECONDS:g} s")
+        elif slot.call in ("launch", "drain") and now - slot.called_at > SILENCE_SECONDS:
+            self._lose(slot, f"the worker did not answer for {SILENCE_SECONDS:g} s")
+        elif slot.stopped_at is not None and now - slot.stopped_at > STOP_SECONDS:
+            self._lose(slot, f"the run did not stop within {STOP_SECONDS:g} s")
+
+    def _lose(self, slot: Slot, error: str) -> None:
+        if slot.job is not None:
+            begun = slot.waiting is None or not slot.ready
+            self._news.append(Delivery(*slot.job, [], error=error, begun=begun))
+        else:
+            log.warning("worker %s was lost: %s", slot.name, error)
+        self._drop(slot)
+
+    def _drop(self, slot: Slot) -> None:
+        self._slots.remove(slot)
+        with contextlib.suppress(RayError):
+            ray.kill(slot.actor)
+
+
+def _connect(address: str | None) -> None:
+    """Joins the cluster at an address, or starts a Ray of our own that says nothing."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    # What Ray would print of dead workers comes to the log with the run they had.
+    vars(ray._private.worker)["_worker_logs_enabled"] = False
+    quiet: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": False,
+        "configure_logging": False,
+        "logging_level": logging.ERROR,
+    }
+    if address is not None:
+        ray.init(address=address, **quiet)
+        return
+    with _importable():
+        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+
+
+@contextlib.contextmanager
+def _importable() -> Iterator[None]:
+    """Lets the workers of a Ray of our own import this code from wherever we were started."""
+    before = os.environ.get("PYTHONPATH")
+    root = str(Path(__file__).resolve().parent.parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, before)))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def _plain(error: RayError) -> str:
+    """One line that a user can do something with."""
+    if isinstance(error, RayTaskError):
+        return f"the worker failed: {type(error.cause).__name__}: {error.cause}"
+    text = " ".join(str(error).split())
+    detail = text.partition("Worker exit detail: ")[2].partition(" Some common causes")[0] or text
+    return f"the worker died: {detail[:500]}"
