@@ -1,0 +1,152 @@
+"""The orchestrator with runs in its own process: claims, points, ends, stops, resumes."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from store import service
+from store.db import Sessions, reading
+from store.models import AttemptRow
+from sweeps.runs import Role, RunState, SweepState
+from sweeps.spec import SweepSpec
+
+Tiny = Callable[..., SweepSpec]
+
+
+def attempts(sessions: Sessions, run_id: int) -> list[AttemptRow]:
+    with reading(sessions) as session:
+        found = select(AttemptRow).where(AttemptRow.run_id == run_id).order_by(AttemptRow.attempt)
+        return list(session.scalars(found))
+
+
+def ended(sessions: Sessions, sweep_id: int) -> bool:
+    return service.get_sweep(sessions, sweep_id).state is not SweepState.RUNNING
+
+
+def test_a_sweep_runs_to_its_end(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any, home: Path
+) -> None:
+    sweep, _ = service.create_sweep(file_sessions, tiny())
+    with orchestrate(slots=2):
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    sweep = service.get_sweep(file_sessions, sweep.id)
+    runs = service.list_runs(file_sessions, sweep.id)
+    assert sweep.state is SweepState.FINISHED
+    assert [run.state for run in runs] == [RunState.FINISHED] * 3
+    assert {one.run_id for one in service.observations(file_sessions, sweep.id)} == {run.id for run in runs}
+    for run in runs:
+        points = service.list_points(file_sessions, run.id)
+        losses = [point.value for point in points if point.metric == "val_loss"]
+        assert [point.seq for point in points] == list(range(1, len(points) + 1))
+        assert losses[-1] == run.loss
+        assert run.step == run.cost.steps
+        assert run.seconds > 0
+    assert list((home / "checkpoints").glob("*.pt")) == []
+
+
+def test_two_orchestrators_share_the_runs(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any
+) -> None:
+    space = {
+        "width": [8],
+        "depth": [1, 2],
+        "resolution": [16],
+        "batch": [4],
+        "tokens": [1280, 2560, 5120, 10240],
+    }
+    spec = tiny(space=space, strategy={"name": "grid", "first_batch": 8}, budget={"runs": 8})
+    sweep, _ = service.create_sweep(file_sessions, spec)
+    with orchestrate("one"), orchestrate("two"):
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    runs = service.list_runs(file_sessions, sweep.id)
+    assert [(run.state, run.attempt) for run in runs] == [(RunState.FINISHED, 1)] * 8
+    assert len(service.observations(file_sessions, sweep.id)) == 8
+
+
+def test_a_stopped_run_goes_on_from_its_checkpoint(
+    file_sessions: Sessions,
+    tiny: Tiny,
+    orchestrate: Any,
+    until: Any,
+    long_space: dict[str, Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    spec = tiny(space=long_space, budget={"runs": 1})
+    sweep, _ = service.create_sweep(file_sessions, spec)
+    run_id = service.list_runs(file_sessions, sweep.id)[0].id
+    with orchestrate("one"):
+        until(lambda: service.get_run(file_sessions, run_id).step > 0, "the first point")
+    stopped = service.get_run(file_sessions, run_id)
+    assert stopped.state is RunState.QUEUED
+    with orchestrate("two"):
+        until(lambda: service.get_run(file_sessions, run_id).state is RunState.FINISHED, "its end")
+    first, second = attempts(file_sessions, run_id)
+    points = service.list_points(file_sessions, run_id)
+    assert (first.outcome, second.outcome) == ("preempted", "finished")
+    assert re.search(rf"run.{run_id}\b.* goes on from step [1-9]", caplog.text)
+    assert [point.seq for point in points] == list(range(1, len(points) + 1))
+    assert first.seconds is not None and second.seconds is not None
+    assert service.get_run(file_sessions, run_id).seconds == first.seconds + second.seconds
+
+
+def test_a_cancelled_run_makes_room(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any, long_space: dict[str, Any]
+) -> None:
+    endless = tiny(name="endless", space=long_space | {"tokens": [100_000_000]}, budget={"runs": 1})
+    long, _ = service.create_sweep(file_sessions, endless)
+    short, _ = service.create_sweep(file_sessions, tiny())
+    run_id = service.list_runs(file_sessions, long.id)[0].id
+    with orchestrate():
+        until(lambda: service.get_run(file_sessions, run_id).state is RunState.RUNNING, "its start")
+        service.cancel(file_sessions, long.id)
+        until(lambda: ended(file_sessions, short.id), "the other sweep's end")
+        until(lambda: attempts(file_sessions, run_id)[0].ended_at, "the end of the cancelled attempt")
+    assert service.get_run(file_sessions, run_id).state is RunState.CANCELLED
+    assert service.get_run(file_sessions, run_id).seconds > 0
+    assert service.get_sweep(file_sessions, short.id).state is SweepState.FINISHED
+
+
+def test_what_can_never_run_fails_with_a_reason(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any
+) -> None:
+    spec = tiny(resources={"cpus": 1, "gpus": 1}, budget={"runs": 3})
+    sweep, _ = service.create_sweep(file_sessions, spec)
+    with orchestrate():
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    runs = service.list_runs(file_sessions, sweep.id)
+    assert {run.state for run in runs} == {RunState.FAILED}
+    assert all("GPU" in (run.reason or "") and run.attempt == 1 for run in runs)
+
+
+def test_device_seconds_are_a_hard_limit(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any, long_space: dict[str, Any]
+) -> None:
+    spec = tiny(space=long_space | {"tokens": [100_000_000]}, budget={"runs": 1, "device_seconds": 2})
+    sweep, _ = service.create_sweep(file_sessions, spec)
+    with orchestrate():
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    run = service.list_runs(file_sessions, sweep.id)[0]
+    assert run.state is RunState.CANCELLED
+    assert run.seconds < 4
+
+
+def test_a_paused_sweep_waits_and_lets_others_run(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any
+) -> None:
+    sweep, _ = service.create_sweep(file_sessions, tiny())
+    service.pause(file_sessions, sweep.id)
+    other, _ = service.create_sweep(file_sessions, tiny(name="other"))
+    with orchestrate():
+        until(lambda: ended(file_sessions, other.id), "the other sweep's end")
+        assert {run.state for run in service.list_runs(file_sessions, sweep.id)} == {RunState.QUEUED}
+        service.resume(file_sessions, sweep.id)
+        until(lambda: ended(file_sessions, sweep.id), "the resumed sweep's end")
+    assert len(service.list_runs(file_sessions, sweep.id, RunState.FINISHED, Role.PROXY)) == 3

@@ -1,0 +1,231 @@
+"""Training on real text: numbers, interruptions, divergence, memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from sweeps.runs import Point
+from sweeps.spec import SweepSpec, parse
+from workers import train as trainer
+from workers.job import Job, Outcome, Verdict
+from workers.train import evaluation_steps, train
+
+CONFIG = {"width": 8.0, "depth": 1.0, "tokens": 8e3, "lr": 1e-2, "batch": 4.0, "resolution": 32.0}
+METRICS = ["val_loss", "train_loss", "lr", "grad_norm", "tokens_per_second"]
+
+
+def make_spec(**settings: Any) -> SweepSpec:
+    given: dict[str, Any] = {
+        "name": "tiny",
+        "space": {"width": [8, 16], "depth": 1, "tokens": [8e3, 1e6]},
+        "targets": [{"at": {"width": 32, "depth": 1, "tokens": 1e6}}],
+        "trainer": {"eval_tokens": 512, "evaluations": 4} | settings.pop("trainer", {}),
+    }
+    return parse(given | settings)
+
+
+def make_job(path: Path, spec: SweepSpec | None = None, **config: float) -> Job:
+    return Job(1, 1, spec or make_spec(), CONFIG | config, str(path / "run-1.pt"), 1e9, None)
+
+
+def run(job: Job, verdict: Callable[[list[Point]], Verdict] | None = None) -> tuple[Outcome, list[Point]]:
+    got: list[Point] = []
+
+    def report(points: list[Point]) -> Verdict:
+        got.extend(points)
+        return verdict(points) if verdict else Verdict.CONTINUE
+
+    return train(job, report), got
+
+
+def repeatable(points: list[Point]) -> list[tuple[int, int, int, str, float]]:
+    """Points without what a clock decides."""
+    return [
+        (p.seq, p.step, p.tokens, p.metric, 0.0 if p.metric == "tokens_per_second" else p.value)
+        for p in points
+    ]
+
+
+def test_a_run_learns_and_reports_its_points_in_order(tmp_path: Path) -> None:
+    job = make_job(tmp_path)
+    outcome, points = run(job)
+    losses = [point.value for point in points if point.metric == "val_loss"]
+    assert outcome.status == "finished"
+    assert outcome.reason is None
+    assert outcome.step == 62
+    assert outcome.tokens == 62 * 4 * 32
+    assert outcome.seconds > 0
+    assert outcome.loss == losses[-1] < losses[0] < math.log(256) + 0.01
+    assert [point.seq for point in points] == list(range(1, 4 * len(METRICS) + 1))
+    assert [point.metric for point in points] == 4 * METRICS
+    assert [point.step for point in points[:: len(METRICS)]] == sorted(evaluation_steps(62, 4))
+    assert all(point.tokens == point.step * 4 * 32 for point in points)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_same_run_gives_the_same_numbers_and_another_seed_does_not(tmp_path: Path) -> None:
+    _, first = run(make_job(tmp_path))
+    _, again = run(make_job(tmp_path))
+    _, other = run(make_job(tmp_path, seed=1))
+    assert repeatable(first) == repeatable(again)
+    assert repeatable(first) != repeatable(other)
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd", "schedule": "constant"}])
+def test_an_interrupted_run_ends_bit_for_bit_as_one_left_alone(
+    tmp_path: Path, settings: Mapping[str, Any]
+) -> None:
+    job = make_job(tmp_path, make_spec(trainer=settings))
+    whole, points = run(job)
+    stopped, before = run(job, lambda points: Verdict.STOP if points else Verdict.CONTINUE)
+    assert stopped.status == "stopped"
+    assert stopped.reason == "asked to stop"
+    assert stopped.loss is None
+    assert 0 < stopped.step < whole.step
+    assert Path(job.checkpoint).exists()
+    resumed, after = run(replace(job, attempt=2))
+    assert resumed.loss == whole.loss
+    assert resumed.step == whole.step
+    assert repeatable(after) == repeatable(points)
+    assert after[: len(before)] == before
+    assert Path(job.checkpoint).exists()  # whoever stores the outcome deletes it
+
+
+def test_a_worker_that_dies_loses_only_what_follows_its_last_checkpoint(tmp_path: Path) -> None:
+    job = replace(make_job(tmp_path), checkpoint_seconds=0.0)
+    whole, points = run(job)
+
+    def die(points: list[Point]) -> Verdict:
+        if points and points[-1].step > 20:
+            raise ConnectionError("the worker is gone")
+        return Verdict.CONTINUE
+
+    with pytest.raises(ConnectionError):
+        run(job, die)
+    resumed, after = run(job)
+    assert resumed.loss == whole.loss
+    assert repeatable(after) == repeatable(points)
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(make_job(tmp_path), lambda points: Verdict.STOP if points else Verdict.CONTINUE)
+    outcome, points = run(make_job(tmp_path, lr=2e-2))
+    fresh, expected = run(make_job(tmp_path, lr=2e-2))
+    assert "belongs to another run" in caplog.text
+    assert outcome.loss == fresh.loss
+    assert repeatable(points) == repeatable(expected)
+
+
+def test_a_stop_is_noticed_between_evaluations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "REPORT_SECONDS", 0.0)
+    calls: list[int] = []
+
+    def report(points: list[Point]) -> Verdict:
+        calls.append(len(points))
+        return Verdict.STOP if len(calls) > 5 else Verdict.CONTINUE
+
+    job = make_job(tmp_path, make_spec(trainer={"evaluations": 1}))
+    assert train(job, report).step == 5
+    assert calls == [0] * 6
+
+
+def test_device_seconds_are_a_hard_limit(tmp_path: Path) -> None:
+    job = replace(make_job(tmp_path, tokens=1e6), max_seconds=0.3)
+    began = time.monotonic()
+    outcome, _ = run(job)
+    assert outcome.status == "stopped"
+    assert outcome.reason == "device-second budget"
+    assert 0.3 <= outcome.seconds <= time.monotonic() - began
+    assert Path(job.checkpoint).exists()
+
+
+@pytest.mark.parametrize("settings", [{"warmup": 0}, {"warmup": 0, "optimizer": "sgd", "clip": 1e3}])
+def test_a_rate_far_too_high_diverges_with_a_reason(tmp_path: Path, settings: Mapping[str, Any]) -> None:
+    job = make_job(tmp_path, make_spec(trainer=settings), lr=10.0)
+    outcome, _ = run(job)
+    assert outcome.status == "diverged"
+    assert outcome.loss is None
+    assert outcome.reason is not None
+    assert "has been above 6.05 for 20 steps" in outcome.reason
+    assert not Path(job.checkpoint).exists()
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_diverges_at_its_step(loss: float) -> None:
+    training = trainer.start(make_spec(), CONFIG)
+    training.progress.step = 3
+    training.losses = [torch.tensor(5.0), torch.tensor(loss), torch.tensor(5.0)]
+    assert trainer.read_losses(training) == f"the training loss is {loss} at step 2 of 62"
+
+
+def test_a_few_bad_steps_are_not_a_divergence() -> None:
+    training = trainer.start(make_spec(), CONFIG)
+    for bad in (19, 19):
+        training.losses = [torch.tensor(9.0)] * bad + [torch.tensor(5.0)]
+        training.progress.step += bad + 1
+        assert trainer.read_losses(training) is None
+
+
+def test_the_swept_metric_is_the_result(tmp_path: Path) -> None:
+    outcome, points = run(make_job(tmp_path, make_spec(metric={"name": "train_loss"})))
+    assert outcome.loss == [point.value for point in points if point.metric == "train_loss"][-1]
+
+
+def test_half_precision_trains_to_nearly_the_same_loss(tmp_path: Path) -> None:
+    full, _ = run(make_job(tmp_path))
+    half, _ = run(make_job(tmp_path, make_spec(trainer={"precision": "bfloat16"})))
+    assert half.loss == pytest.approx(full.loss, rel=0.01)
+    assert half.loss != full.loss
+
+
+@pytest.mark.parametrize(
+    ("width", "depth", "batch", "resolution"),
+    [(8, 1, 8, 64), (16, 3, 8, 64), (64, 2, 4, 32), (128, 2, 1, 16), (512, 1, 4, 16)],
+)
+def test_memory_is_the_measured_peak_of_a_step(width: int, depth: int, batch: int, resolution: int) -> None:
+    """Within 11 %: the feed-forward part's temporaries at large widths are not counted."""
+    spec = make_spec()
+    training = trainer.start(
+        spec, {"width": width, "depth": depth, "batch": batch, "resolution": resolution, "tokens": 1e6}
+    )
+    for _ in range(2):
+        trainer.advance(training)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        trainer.advance(training)
+    events = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    peak = used = 0
+    for event in sorted(
+        (event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns()
+    ):
+        used += event.nbytes()
+        peak = max(peak, used)
+    state = training.optimizer.state.values()
+    moments = sum(part.nbytes for parts in state for part in parts.values())
+    standing = sum(weight.nbytes for weight in training.model.parameters()) + moments
+    assert spec.cost(training.config).memory == pytest.approx(standing + peak, rel=0.11)
+
+
+@pytest.mark.parametrize(("steps", "count"), [(1, 8), (3, 8), (10, 1), (1000, 8), (50, 50)])
+def test_evaluations_end_with_the_last_step(steps: int, count: int) -> None:
+    found = evaluation_steps(steps, count)
+    assert max(found) == steps
+    assert min(found) >= 1
+    assert len(found) <= count
+    assert len(found) == min(count, steps) or steps < 4 * count
+
+
+def test_gpus_that_are_not_there_are_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(RuntimeError, match="sees no GPU here; set resources"):
+        run(make_job(tmp_path, make_spec(resources={"gpus": 1})))
