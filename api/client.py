@@ -12,10 +12,10 @@ from typing import Any, TypeVar, cast
 import httpx
 from pydantic import TypeAdapter
 
-from store.service import FitHeader
+from store.service import FitHeader, Received, StoredObservation
+from sweeps.answers import Optimum, Prediction, Split
 from sweeps.errors import Problem, SweepError
 from sweeps.plan import Plan
-from sweeps.predict import Optimum, Prediction, Split
 from sweeps.runs import Decision, Event, Point, Run, Sweep
 from sweeps.spec import Config
 
@@ -119,6 +119,18 @@ class Client:
     def picture(self, id: int, kind: str) -> bytes:
         """The picture of a sweep, ``png`` or ``html``."""
         return self._request("GET", f"/v1/sweeps/{id}/picture.{kind}").content
+
+    def observations(self, id: int, after: int = 0) -> list[StoredObservation]:
+        """Every observation of a sweep after one of them, oldest first, imported ones included."""
+        return _read(list[StoredObservation], self._all(f"/v1/sweeps/{id}/observations", after=after))
+
+    def import_runs(self, id: int, rows: Mapping[str, Any]) -> Received:
+        """Adds past runs to what the laws of a sweep are fitted to; the same run is added once.
+
+        Args:
+            rows: ``columns``, ``map`` where they are not called what they are, ``source``, ``first_row``.
+        """
+        return _read(Received, self._send("POST", f"/v1/sweeps/{id}/observations", json=dict(rows)))
 
     def events(self, id: int, after: int = 0) -> Iterator[Event]:
         """What happened and happens, until the sweep is over; a broken connection is taken up again."""

@@ -16,9 +16,9 @@ from api.client import Client, connect
 from api.live import say, wait, watch
 from api.up import Service, UpError, free_port, home_override, interruptible, port_is_free, service
 from store.service import FitHeader
+from sweeps.answers import Optimum
 from sweeps.errors import SweepError
 from sweeps.plan import Plan
-from sweeps.predict import Optimum
 from sweeps.runs import Role, Run, RunState, Sweep, SweepState
 
 API_PORT, MLFLOW_PORT = 8000, 5000

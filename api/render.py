@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.answers import Optimum, Prediction, Setting, Split
 from sweeps.plan import Plan
-from sweeps.predict import Optimum, Prediction, Setting, Split
 from sweeps.runs import TERMINAL, Run, RunState, Sweep
 from sweeps.spec import Config, SweepSpec
 

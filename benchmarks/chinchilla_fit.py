@@ -24,6 +24,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from sweeps.laws import LAWS
+from sweeps.robust import Huber
 from sweeps.solve import Data, Prior, minimise
 
 DELTA = 1e-3
@@ -58,7 +59,7 @@ def ours(n: Array, d: Array, loss: Array) -> tuple[float, dict[str, float]]:
     x = {"params": np.log(n) - centre["params"], "tokens": np.log(d) - centre["tokens"]}
     start = law.start(x, loss, one)[0]
     flat = Prior(np.zeros(len(start)), np.zeros(len(start)))
-    data = Data(x, np.log(loss), one, one, DELTA)
+    data = Data(x, np.log(loss), one, one, Huber(DELTA))
     found = minimise(law.evaluate, start, data, flat, second_order=True, iterations=100)
     constants = {name: float(value) for name, value in law.natural(found.theta, centre).items()}
     return found.objective, constants

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from synthetic import World, random_world, spec
 
-from sweeps.predict import Prediction
+from sweeps.answers import Prediction
 from sweeps.runs import Observation, Spent
 from sweeps.scheduler import Look, step
 from sweeps.spec import SweepSpec

@@ -14,6 +14,7 @@ from store.budget import Totals, totals
 from store.db import Sessions, insert_new, reading
 from store.events import emit, list_events
 from store.fits import FitHeader, StoredFit, get_fit, latest_fit, list_fits
+from store.imports import Received, StoredObservation, import_observations, list_observations
 from store.models import RunRow, SweepRow, new_run, to_run
 from store.reads import (
     get_run,
@@ -29,14 +30,16 @@ from store.reads import (
 from store.timings import calibrated, record_timings, seconds_model, timings
 from sweeps.cost import SecondsModel
 from sweeps.errors import Conflict, IllegalTransition, NotFound
-from sweeps.predict import settings
+from sweeps.answers import settings
 from sweeps.runs import Role, Run, Sweep, SweepState
 from sweeps.scheduler import Look, Step, step
 from sweeps.spec import Budget, Config, SweepSpec, parse, spec_hash, to_dict
 
 __all__ = [
     "FitHeader",
+    "Received",
     "StoredFit",
+    "StoredObservation",
     "advance",
     "calibrated",
     "cancel",
@@ -45,10 +48,12 @@ __all__ = [
     "get_fit",
     "get_run",
     "get_sweep",
+    "import_observations",
     "latest_fit",
     "list_decisions",
     "list_events",
     "list_fits",
+    "list_observations",
     "list_points",
     "list_runs",
     "list_sweeps",

@@ -14,13 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.ensemble import Ensemble, distance
-from sweeps.fit import GROWTH, MISFIT, SIGMA, WALL, Noise
+from sweeps.ensemble import Ensemble
+from sweeps.estimate import MISFITS, NUS, SIGMA, WALL, Noise
 from sweeps.laws.base import Array
 from sweeps.model import Frame, Model, models
 from sweeps.space import Table, tabulate_configs
 from sweeps.spec import Config, SweepSpec
-from sweeps.surface import surface
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,11 @@ class Knowledge:
         return np.asarray(np.einsum("nf,fg,ng->n", rows, self.covariance, rows))
 
 
-def beliefs(spec: SweepSpec, ensemble: Ensemble | None) -> list[Belief]:
+def beliefs(spec: SweepSpec, frame: Frame, ensemble: Ensemble | None) -> list[Belief]:
     """The laws as a design sees them: fitted, or by their priors alone before there is a fit."""
     if ensemble is None:
-        family = models(spec, surface(spec))
-        return [_unseen(model, 1.0 / len(family)) for model in family]
+        family = models(spec.laws.names, frame.surface)
+        return [_unseen(model, frame, 1.0 / len(family)) for model in family]
     return [
         Belief(
             model,
@@ -101,29 +100,29 @@ def beliefs(spec: SweepSpec, ensemble: Ensemble | None) -> list[Belief]:
             member.fit.noise,
             member.fit.loss_centre,
         )
-        for model, member in ensemble.pairs(spec)
+        for model, member in ensemble.pairs(frame.surface)
     ]
 
 
-def _unseen(model: Model, weight: float) -> Belief:
-    prior = model.prior
-    return Belief(
-        model, weight, prior.mean, np.diag(1.0 / prior.precision), Noise(SIGMA, GROWTH, WALL, MISFIT), 0.0
-    )
+def _unseen(model: Model, frame: Frame, weight: float) -> Belief:
+    misfit = MISFITS[len(MISFITS) // 2]
+    features = 0 if frame.misfit is None else len(frame.misfit.points)
+    prior = model.prior(features, np.array([misfit]))
+    covariance = np.diag(1.0 / prior.precision[0])
+    return Belief(model, weight, prior.mean, covariance, Noise(SIGMA, NUS[-1], WALL, misfit), 0.0)
 
 
-def features(family: list[Belief], frame: Frame, table: Table, target_flops: float) -> tuple[Array, Array]:
+def features(family: list[Belief], frame: Frame, table: Table) -> tuple[Array, Array]:
     """Features (n, f) and noise variance (n,) of the rows of a table."""
     x = frame.columns(table)
     blocks, values, variances = [], [], []
-    far = distance(table["flops"], target_flops)
     for belief in family:
         value, gradient = belief.model.evaluate(belief.theta, x)
         root = _root(belief.covariance)
         blocks.append(np.sqrt(belief.weight) * (gradient @ root))
         values.append(value + belief.loss_centre)
         height = belief.model.height(belief.theta, x)
-        variances.append(belief.weight * belief.noise.scale(far, height) ** 2)
+        variances.append(belief.weight * belief.noise.variance(height))
     weights = np.array([belief.weight for belief in family])
     stacked = np.stack(values, axis=1)
     between = (stacked - stacked @ weights[:, None]) * np.sqrt(weights)
@@ -140,7 +139,7 @@ def question(spec: SweepSpec, family: list[Belief], frame: Frame, targets: Seque
         targets: configurations asked about, with the settings expected to be best.
     """
     table = tabulate_configs(spec, targets)
-    rows, price = [features(family, frame, table, float(table["flops"].max()))[0]], [np.ones(len(targets))]
+    rows, price = [features(family, frame, table)[0]], [np.ones(len(targets))]
     x = frame.columns(table)
     width = rows[0].shape[1]
     for axis in frame.surface.axes:
@@ -154,7 +153,7 @@ def question(spec: SweepSpec, family: list[Belief], frame: Frame, targets: Seque
                 slope[:, offset + i] = x[column]
             block[:, at : at + p] = np.sqrt(belief.weight) * (slope @ _root(belief.covariance))
             at += p
-            bowl = belief.theta[belief.model.split :]
+            bowl = belief.theta[belief.model.split : len(belief.model.parameters)]
             curvature += belief.weight * float(belief.model.surface.curvature(bowl)[axis.name])
         rows.append(block)
         price.append(2.0 * curvature**2 * np.einsum("rf,rf->r", block, block))

@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from sweeps.errors import FitError
-from sweeps.fit import Fit, Noise, fit
-from sweeps.laws.base import Array
-from sweeps.model import Frame, Model, frame, models
+from sweeps.estimate import Fit, Noise, fit
+from sweeps.laws.base import Array, Columns
+from sweeps.misfit import Misfit
+from sweeps.model import MISFIT, Frame, Model, frame, models
 from sweeps.runs import Observation
-from sweeps.space import Table, tabulate_configs
+from sweeps.space import tabulate_configs
 from sweeps.spec import SweepSpec
-from sweeps.surface import surface
+from sweeps.surface import Surface, surface
 
-CUTS = (0.7, 0.85)  # shares of the runs, by compute, that a hold-out fit sees
-MIN_HELD, MIN_SEEN = 2, 10
+CUTS = (0.6, 0.8)  # shares of the runs, by compute, that a hold-out fit sees
+MIN_HELD, MIN_SEEN = 2, 8
 DRAWS = 200
 TRUST = 4.0  # held-out runs that the intervals are trusted as much as
-DRIFT, DRIFT_WEIGHT = 0.1, 0.5  # error of a law not yet seen to extrapolate, worth so many held-out runs
-FLOOR = 0.02  # no law is ruled out for good
+NEGLIGIBLE = 1e-3  # weight below which a fit is left out of the answers
 
 
 @dataclass(frozen=True)
 class Member:
-    """One law of an ensemble.
+    """One fit of an ensemble: a law with one description of its noise.
 
     Args:
         fit: to all observations.
         weight: share in every answer.
-        holdout: root mean square relative error on larger runs held out; None with too few runs.
+        holdout: root mean square relative error of its law on larger runs held out; None with too few runs.
         stretch: of the interval, so that it would have held those runs; at least 1.
-        drift: what that error was beyond the noise of single runs; no answer is more certain than this.
     """
 
     fit: Fit
     weight: float
     holdout: float | None
     stretch: float
-    drift: float
 
 
 @dataclass(frozen=True)
@@ -49,30 +49,44 @@ class Ensemble:
     """The state of knowledge after a set of runs.
 
     Args:
-        members: laws with weights that sum to 1.
-        count: field of ``Cost`` read as N.
+        members: fits with weights that sum to 1, law by law.
+        sources: column of the table that each quantity was read from.
         centre: of the columns.
+        misfit: features of what the laws get wrong.
         runs: ids of the runs it rests on.
         n: observations.
         largest_flops: of any observed run.
     """
 
     members: tuple[Member, ...]
-    count: str
+    sources: dict[str, str]
     centre: dict[str, float]
+    misfit: Misfit | None
     runs: tuple[int, ...]
     n: int
     largest_flops: float
 
-    def frame(self, spec: SweepSpec) -> Frame:
-        """The frame the laws were fitted in."""
-        return Frame(self.count, self.centre, surface(spec))
+    @property
+    def count(self) -> str:
+        """Column that laws read as N."""
+        return self.sources["params"]
 
-    def pairs(self, spec: SweepSpec) -> Iterator[tuple[Model, Member]]:
-        """Every member with its model."""
-        by_law = {model.law.name: model for model in models(spec, surface(spec))}
+    @property
+    def laws(self) -> dict[str, float]:
+        """Weight of each law."""
+        found: dict[str, float] = {}
         for member in self.members:
-            yield by_law[member.fit.law], member
+            found[member.fit.law] = found.get(member.fit.law, 0.0) + member.weight
+        return found
+
+    def frame(self, surface: Surface) -> Frame:
+        """The frame the laws were fitted in."""
+        return Frame(self.sources, self.centre, surface, self.misfit)
+
+    def pairs(self, surface: Surface) -> Iterator[tuple[Model, Member]]:
+        """Every member with its model."""
+        for member in self.members:
+            yield models([member.fit.law], surface)[0], member
 
 
 def fit_ensemble(
@@ -95,46 +109,62 @@ def fit_ensemble(
     table = tabulate_configs(spec, [observation.config for observation in observations])
     loss = np.array([observation.loss for observation in observations])
     frame_ = frame_ or frame(spec)
-    target = max(spec.cost(spec.complete(target.at)).flops for target in spec.targets)
-    family = models(spec, frame_.surface)
-    fits = [_fit(model, frame_, table, loss, target, rng, None) for model in family]
-    trials = [
-        _hold_out(model, one, frame_, table, loss, rng) for model, one in zip(family, fits, strict=True)
-    ]
-    scores = np.array([trial.density for trial in trials])
-    weights = np.exp(scores - scores.max())
-    weights = np.maximum(weights / weights.sum(), FLOOR)
-    weights /= weights.sum()
-    members = tuple(
-        Member(one, float(weight), trial.error, trial.stretch, trial.drift)
-        for one, weight, trial in zip(fits, weights, trials, strict=True)
-    )
-    return Ensemble(
-        members=members,
-        count=frame_.count,
-        centre=dict(frame_.centre),
-        runs=tuple(o.run_id for o in observations if o.run_id is not None),
-        n=len(observations),
-        largest_flops=float(table["flops"].max()),
-    )
+    runs = tuple(o.run_id for o in observations if o.run_id is not None)
+    family = models(spec.laws.names, surface(spec))
+    return learn(family, frame_, frame_.columns(table), loss, rng, runs)
 
 
-def distance(flops: Array, target: float) -> Array:
-    """ln(C_target / C), at least 0; (n,)."""
-    return np.maximum(np.log(target / flops), 0.0)
-
-
-def _fit(
-    model: Model,
+def learn(
+    family: Sequence[Model],
     frame_: Frame,
-    table: Table,
+    x: Columns,
     loss: Array,
-    target: float,
     rng: np.random.Generator,
-    like: Fit | None,
-) -> Fit:
-    x, far = frame_.columns(table), distance(table["flops"], target)
-    return fit(model, x, loss, far, frame_.centre, rng, draws=0 if like else DRAWS, like=like)
+    runs: tuple[int, ...] = (),
+) -> Ensemble:
+    """Fits every model and weighs its law.
+
+    A law's weight is the density it gives to larger runs that were held out; with too few runs for that,
+    its evidence.
+
+    Args:
+        family: models, one for each law.
+        x: columns of the frame, (n,) each.
+        loss: (n,).
+        runs: their ids.
+
+    Raises:
+        FitError: when no law can be fitted.
+    """
+    fits = [fit(model, x, loss, frame_.centre, rng, draws=DRAWS) for model in family]
+    trials = [
+        _hold_out(model, found, frame_, x, loss, rng) for model, found in zip(family, fits, strict=True)
+    ]
+    # What a law says in-sample weighs options of its noise; laws are weighed by what they foretell.
+    tried = any(trial.error is not None for trial in trials)
+    scores = []
+    for found, trial in zip(fits, trials, strict=True):
+        evidence = np.array([one.evidence for one in found])
+        scores.append(evidence - logsumexp(evidence) + trial.density if tried else evidence)
+    total = logsumexp(np.concatenate(scores))
+    members = [
+        Member(one, float(np.exp(score - total)), trial.error, trial.stretch)
+        for found, trial, score_ in zip(fits, trials, scores, strict=True)
+        for one, score in zip(found, score_, strict=True)
+    ]
+    # A law's first fit stays, however little it weighs: what it says is shown beside the others.
+    firsts = {id(found[0]) for found in fits}
+    kept = [m for m in members if m.weight >= NEGLIGIBLE or id(m.fit) in firsts]
+    rest = sum(m.weight for m in kept)
+    return Ensemble(
+        members=tuple(replace(m, weight=m.weight / rest) for m in kept),
+        sources=dict(frame_.sources),
+        centre=dict(frame_.centre),
+        misfit=frame_.misfit,
+        runs=runs,
+        n=len(loss),
+        largest_flops=float(np.exp(x["flops"].max() + frame_.centre["flops"])),
+    )
 
 
 @dataclass(frozen=True)
@@ -145,45 +175,51 @@ class HoldOut:
         density: mean log predictive density, joint over the held-out runs, since they share the law's error.
         error: root mean square of their ln L errors.
         stretch: of the standard deviation that would have covered them.
-        drift: root mean square of the errors less the noise of single runs, shrunk to a cautious prior.
     """
 
     density: float = 0.0
     error: float | None = None
     stretch: float = 1.0
-    drift: float = DRIFT
 
 
 def _hold_out(
-    model: Model, full: Fit, frame_: Frame, table: Table, loss: Array, rng: np.random.Generator
+    model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss: Array, rng: np.random.Generator
 ) -> HoldOut:
-    """Refits on the runs below each cut in compute and scores the rest."""
-    order = np.argsort(table["flops"], kind="stable")
+    """Refits on the runs below each cut in compute and scores the rest, those held out being the target."""
+    order = np.argsort(x["flops"], kind="stable")
     cuts = sorted({int(share * len(loss)) for share in CUTS})
     cuts = [cut for cut in cuts if cut >= MIN_SEEN and len(loss) - cut >= MIN_HELD]
     if not cuts:
         return HoldOut()
     squares: list[float] = []
-    density, missed, held_runs, noise = 0.0, 0.0, 0, 0.0
+    density, missed, held_runs = 0.0, 0.0, 0
     for cut in cuts:
-        held, rest = table.take(order[cut:]), loss[order[cut:]]
-        target = float(np.median(held["flops"]))
-        one = _fit(model, frame_, table.take(order[:cut]), loss[order[:cut]], target, rng, full)
-        x = frame_.columns(held)
-        value, gradient = model.evaluate(one.theta, x)
-        error = np.log(rest) - one.loss_centre - value
-        scale = one.noise.scale(distance(held["flops"], target), model.height(one.theta, x))
-        covariance = gradient @ one.covariance @ gradient.T + np.diag(scale**2)
-        missed_here = float(error @ np.linalg.solve(covariance, error))
-        density -= 0.5 * (missed_here + float(np.linalg.slogdet(covariance)[1])) / len(cuts)
-        missed += missed_here / len(cuts)
-        held_runs += len(error)
-        squares.extend(error**2)
-        noise += float(np.sum(scale**2))
+        seen, held = _rows(x, order[:cut]), _rows(x, order[cut:])
+        if frame_.misfit is not None:
+            there = replace(frame_.misfit, target=float(np.median(held["flops"])))
+            seen, held = ({**part, MISFIT: there.features(part)} for part in (seen, held))
+        found = fit(model, seen, loss[order[:cut]], frame_.centre, rng, draws=0, like=full)
+        evidence = np.array([one.evidence for one in found])
+        share = np.exp(evidence - logsumexp(evidence))
+        densities, rest = [], np.log(loss[order[cut:]])
+        for i, one in enumerate(found):
+            value, gradient = model.evaluate(one.theta, held)
+            error = rest - one.loss_centre - value
+            noise = one.noise.variance(model.height(one.theta, held))
+            covariance = gradient @ one.covariance @ gradient.T + np.diag(noise)
+            root = np.linalg.cholesky(covariance)
+            z = np.linalg.solve(root, error)
+            densities.append(-0.5 * float(z @ z) - float(np.sum(np.log(np.diag(root)))))
+            missed += float(share[i] * (z @ z)) / len(cuts)
+            squares.append(float(share[i] * np.mean(error**2)))
+        density += float(logsumexp(densities, b=share)) / len(cuts)
+        held_runs += len(rest)
     stretch = np.sqrt((TRUST + missed) / (TRUST + held_runs / len(cuts)))
-    excess = max(0.0, float(np.sum(squares)) - noise) / len(cuts)
-    drift = np.sqrt((DRIFT_WEIGHT * DRIFT**2 + excess) / (DRIFT_WEIGHT + held_runs / len(cuts)))
-    return HoldOut(density, float(np.sqrt(np.mean(squares))), max(1.0, float(stretch)), float(drift))
+    return HoldOut(density, float(np.sqrt(np.sum(squares) / len(cuts))), max(1.0, float(stretch)))
+
+
+def _rows(x: Columns, rows: NDArray[np.intp]) -> dict[str, Array]:
+    return {name: column[rows] for name, column in x.items()}
 
 
 def to_dict(ensemble: Ensemble) -> dict[str, Any]:
@@ -205,12 +241,18 @@ def to_dict(ensemble: Ensemble) -> dict[str, Any]:
             "weight": member.weight,
             "holdout": member.holdout,
             "stretch": member.stretch,
-            "drift": member.drift,
         }
         for member in ensemble.members
     ]
-    rest = {f.name: getattr(ensemble, f.name) for f in fields(Ensemble) if f.name != "members"}
-    result: dict[str, Any] = plain(rest | {"members": members})
+    rest = {
+        f.name: getattr(ensemble, f.name) for f in fields(Ensemble) if f.name not in ("members", "misfit")
+    }
+    shape = (
+        None
+        if ensemble.misfit is None
+        else {f.name: getattr(ensemble.misfit, f.name) for f in fields(Misfit)}
+    )
+    result: dict[str, Any] = plain(rest | {"members": members, "misfit": shape})
     return result
 
 
@@ -223,6 +265,9 @@ def from_dict(given: Mapping[str, Any]) -> Ensemble:
             one[name] = np.array(one[name])
         one["noise"] = Noise(**one["noise"])
         one["constants"] = {name: tuple(value) for name, value in one["constants"].items()}
-        members.append(Member(Fit(**one), item["weight"], item["holdout"], item["stretch"], item["drift"]))
-    rest = {name: value for name, value in given.items() if name != "members"}
-    return Ensemble(members=tuple(members), **(rest | {"runs": tuple(rest["runs"])}))
+        members.append(Member(Fit(**one), item["weight"], item["holdout"], item["stretch"]))
+    shape = given["misfit"]
+    if shape is not None:
+        shape = Misfit(tuple(shape["columns"]), np.array(shape["points"]), shape["target"])
+    rest = {name: value for name, value in given.items() if name not in ("members", "misfit")}
+    return Ensemble(members=tuple(members), misfit=shape, **(rest | {"runs": tuple(rest["runs"])}))

@@ -1,56 +1,52 @@
-"""A law with the bowl around the optimal hyperparameters: what is fitted to a sweep."""
+"""What is fitted to a sweep: a law, the bowl around the optimal hyperparameters and the law's misfit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from sweeps.laws import LAWS
-from sweeps.laws.base import Array, Columns, Law, Parameter
+from sweeps.laws.base import Array, Columns, Law, Parameter, own
+from sweeps.misfit import Misfit, misfit
 from sweeps.solve import Prior
 from sweeps.space import Table, candidates
 from sweeps.spec import SweepSpec
 from sweeps.surface import Surface, coordinates, surface
 
-LAW_COLUMNS = {"tokens": "tokens_seen", "flops": "flops"}
+MISFIT = "misfit"  # key of the features among the columns
 
 
 @dataclass(frozen=True)
 class Frame:
-    """How rows of a sweep become centred columns.
+    """How rows of a table become centred columns.
 
     Args:
-        count: field of ``Cost`` that laws read as N.
-        centre: ln of the geometric mean of params, tokens and flops; ``loss`` is added by a fit.
+        sources: column of the table that each quantity of the laws is read from.
+        centre: of each quantity's logarithm; ``loss`` is added by a fit.
         surface: axes with an optimum.
+        misfit: features of what the laws get wrong; None when the laws are taken to be exact.
     """
 
-    count: str
+    sources: Mapping[str, str]
     centre: Mapping[str, float]
     surface: Surface
+    misfit: Misfit | None = None
 
-    def columns(self, table: Table) -> dict[str, Array]:
-        """Centred columns of the rows of a table, each (n,)."""
-        sources = LAW_COLUMNS | {"params": self.count}
-        laws = {name: np.log(table[source]) - self.centre[name] for name, source in sources.items()}
-        return laws | coordinates(self.surface, table)
-
-
-def frame(spec: SweepSpec, table: Table | None = None) -> Frame:
-    """The frame of a sweep, centred on its space (or on a given table), so that it stays as runs arrive."""
-    count = f"params_{spec.laws.count}"
-    rows = candidates(spec) if table is None else table
-    sources = LAW_COLUMNS | {"params": count}
-    centre = {name: float(np.mean(np.log(rows[source]))) for name, source in sources.items()}
-    return Frame(count, centre, surface(spec))
+    def columns(self, table: Mapping[str, Array] | Table) -> dict[str, Array]:
+        """Columns of the rows of a table: centred, in their own units, coordinates, features."""
+        logs = {name: np.log(table[source]) for name, source in self.sources.items()}
+        x = {name: log - self.centre[name] for name, log in logs.items()}
+        x |= {own(name): log for name, log in logs.items()}
+        x |= coordinates(self.surface, table)
+        return x if self.misfit is None else x | {MISFIT: self.misfit.features(x)}
 
 
 @dataclass(frozen=True)
 class Model:
-    """ln L = law + bowl; its parameters are the law's, then the bowl's."""
+    """ln L = law + bowl + misfit; its parameters are the law's, then the bowl's, then feature weights."""
 
     law: Law
     surface: Surface
@@ -65,28 +61,59 @@ class Model:
         """How many parameters are the law's."""
         return len(self.law.parameters)
 
-    @cached_property
-    def prior(self) -> Prior:
-        """The weak prior of every parameter."""
-        mean = np.array([parameter.mean for parameter in self.parameters])
+    def prior(self, features: int, spread: Array) -> Prior:
+        """The weak prior of every parameter and of the misfit's weights.
+
+        Args:
+            features: m, of the misfit.
+            spread: (b,) standard deviations of their weights.
+
+        Returns:
+            mean (p + m,) and precision (b, p + m).
+        """
+        mean = np.array([*(parameter.mean for parameter in self.parameters), *(0.0,) * features])
         sd = np.array([parameter.sd for parameter in self.parameters])
-        return Prior(mean, 1.0 / sd**2)
+        rows = np.broadcast_to(1.0 / sd**2, (len(spread), len(sd)))
+        weights = np.broadcast_to(1.0 / spread[:, None] ** 2, (len(spread), features))
+        return Prior(mean, np.concatenate([rows, weights], axis=1))
 
     def evaluate(self, theta: Array, x: Columns) -> tuple[Array, Array]:
-        """ln L (..., n) and its gradient (..., n, p) at theta (..., p)."""
+        """ln L (..., n) and its gradient (..., n, p + m) at theta (..., p + m)."""
+        named = len(self.parameters)
         value, gradient = self.law.evaluate(theta[..., : self.split], x)
-        if not self.surface.axes:
-            return value, gradient
-        height, slope = self.surface.evaluate(theta[..., self.split :], x)
-        return value + height, np.concatenate([gradient, slope], axis=-1)
+        parts = [gradient]
+        if self.surface.axes:
+            height, slope = self.surface.evaluate(theta[..., self.split : named], x)
+            value = value + height
+            parts.append(slope)
+        if MISFIT in x:
+            features = x[MISFIT]
+            value = value + theta[..., named:] @ features.T
+            parts.append(np.broadcast_to(features, (*gradient.shape[:-1], features.shape[1])))
+        return value, np.concatenate(parts, axis=-1) if len(parts) > 1 else gradient
 
     def height(self, theta: Array, x: Columns) -> Array:
         """Height of the bowl alone, (..., n)."""
         if not self.surface.axes:
-            return np.zeros((*theta.shape[:-1], len(x["flops"])))
-        return self.surface.evaluate(theta[..., self.split :], x)[0]
+            return np.zeros((*theta.shape[:-1], len(x[self.law.columns[0]])))
+        return self.surface.evaluate(theta[..., self.split : len(self.parameters)], x)[0]
+
+    def optimum(self, theta: Array, x: Columns) -> dict[str, Array]:
+        """Centred coordinate of every axis's optimum, each (..., n)."""
+        return self.surface.optimum(theta[..., self.split : len(self.parameters)], x)
 
 
-def models(spec: SweepSpec, surface: Surface) -> list[Model]:
-    """One model for each law of a sweep."""
-    return [Model(LAWS[name], surface) for name in spec.laws.names]
+def frame(spec: SweepSpec) -> Frame:
+    """The frame of a sweep, centred on its space, so that it stays as runs arrive."""
+    rows, sources = candidates(spec), {"tokens": "tokens_seen", "flops": "flops"}
+    sources["params"] = f"params_{spec.laws.count}"
+    centre = {name: float(np.mean(np.log(rows[source]))) for name, source in sources.items()}
+    bare = Frame(sources, centre, surface(spec))
+    target = max(spec.cost(spec.complete(target.at)).flops for target in spec.targets)
+    there = float(np.log(target)) - centre["flops"]
+    return Frame(sources, centre, bare.surface, misfit(bare.columns(rows), ("params", "tokens"), there))
+
+
+def models(names: Sequence[str], surface: Surface) -> list[Model]:
+    """One model for each law."""
+    return [Model(LAWS[name], surface) for name in names]

@@ -10,12 +10,13 @@ import matplotlib
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 from plotly.subplots import make_subplots
 
+from sweeps.answers import Prediction, frontier, predict, view_of, with_best
 from sweeps.ensemble import Ensemble
 from sweeps.laws.base import Array
-from sweeps.posterior import Quantiles, posterior
-from sweeps.predict import Prediction, frontier, predict, with_best
+from sweeps.posterior import Quantiles
 from sweeps.runs import Observation
 from sweeps.spec import SweepSpec
 
@@ -83,11 +84,11 @@ def picture(
         measured: loss of verified targets by name.
         history: (observations, relative half-width at the first target) of each fit so far.
     """
-    view = posterior(spec, ensemble)
+    view = view_of(spec, ensemble)
     targets = {target.name: predict(spec, ensemble, target.at) for target in spec.targets}
     runs = []
     for seen in observations:
-        expected = view.mean_loss(view.columns(seen.config)).median
+        expected = view.mean_loss(view.columns(seen.config)).first().median
         text = "<br>".join(f"{name} {value:.4g}" for name, value in sorted(seen.config.items()))
         runs.append(Trace(seen.cost.flops, seen.loss, expected, seen.config["lr"], text))
     top = max([ensemble.largest_flops, *(p.flops for p in targets.values())]) * 2.0
@@ -99,7 +100,9 @@ def picture(
         axis = view.axis("lr")
         if axis is not None:
             shapes = [{"width": s.width, "depth": s.depth, "tokens": max(1.0, s.tokens)} for s in splits]
-            best = [view.best_interval(view.columns(with_best(view, shape)), "lr") for shape in shapes]
+            best = [
+                view.best_interval(view.columns(with_best(view, shape)), "lr").first() for shape in shapes
+            ]
             ends = [[float(axis.value(np.array(v))) for v in (q.median, q.low, q.high)] for q in best]
             lr = _curve(grid, [Quantiles(*end) for end in ends])
     return Picture(
@@ -245,4 +248,97 @@ def html(drawn: Picture) -> str:
         figure.update_xaxes(title=x, type="log" if x == "training FLOPs" else "linear", row=row, col=col)
         figure.update_yaxes(title=y, type="linear" if (row, col) == (1, 2) else "log", row=row, col=col)
     figure.update_layout(title=drawn.title, template="plotly_white", height=900)
+    return str(figure.to_html(include_plotlyjs=True, full_html=True))
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A prediction on the chart of a table, and what was measured there, None where nothing was."""
+
+    x: float
+    loss: float
+    low: float
+    high: float
+    measured: float | None = None
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A fit to a table of runs.
+
+    Args:
+        title: of the whole.
+        scale: name of the horizontal axis.
+        runs: scale and loss of what was fitted, (n,) each.
+        law: loss along the scale with its band; None where no line says it.
+        line: what the line is.
+        marks: predictions by what they are of, such as ``target`` and ``test``.
+    """
+
+    title: str
+    scale: str
+    runs: tuple[Array, Array]
+    law: Curve | None
+    line: str
+    marks: dict[str, list[Mark]]
+
+
+MARKS = ("#e45756", "#f58518", "#72b7b2", "#b279a2")
+
+
+def chart_png(drawn: Chart) -> bytes:
+    """The chart as PNG."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(*drawn.runs, s=14, color=RUNS, alpha=0.7, label="runs", zorder=2)
+    if drawn.law:
+        axes.fill_between(drawn.law.flops, drawn.law.low, drawn.law.high, color=LAW, alpha=0.2, lw=0)
+        axes.plot(drawn.law.flops, drawn.law.middle, color=LAW, label=drawn.line)
+    for color, (name, marks) in zip(MARKS, drawn.marks.items(), strict=False):
+        x, y = [one.x for one in marks], [one.loss for one in marks]
+        bars = [[one.loss - one.low for one in marks], [one.high - one.loss for one in marks]]
+        label = f"{name}: predicted, 90 %"
+        axes.errorbar(x, y, yerr=bars, color=color, fmt="o", ms=4, capsize=3, label=label, zorder=3)
+        seen = [(one.x, one.measured) for one in marks if one.measured is not None]
+        if seen:
+            x, y = [at for at, _ in seen], [value for _, value in seen]
+            axes.scatter(x, y, marker="*", s=60, color=MEASURED, label=name, zorder=4)
+    axes.set(xscale="log", yscale="log", xlabel=drawn.scale, ylabel="loss", title=drawn.title)
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
+    axes.legend(fontsize=8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def chart_html(drawn: Chart) -> str:
+    """The chart as one HTML page that needs no network."""
+    figure = go.Figure()
+
+    def add(**what: object) -> None:
+        figure.add_trace(go.Scatter(**what))
+
+    if drawn.law:
+        around = np.concatenate([drawn.law.flops, drawn.law.flops[::-1]])
+        band = np.concatenate([drawn.law.high, drawn.law.low[::-1]])
+        fill = {"fill": "toself", "fillcolor": "rgba(84,96,110,.2)", "line": {"width": 0}}
+        add(x=around, y=band, showlegend=False, hoverinfo="skip", **fill)
+        add(x=drawn.law.flops, y=drawn.law.middle, mode="lines", line={"color": LAW}, name=drawn.line)
+    add(x=drawn.runs[0], y=drawn.runs[1], mode="markers", marker={"color": RUNS}, name="runs")
+    for color, (name, marks) in zip(MARKS, drawn.marks.items(), strict=False):
+        x = [one.x for one in marks]
+        bars = {
+            "type": "data",
+            "array": [one.high - one.loss for one in marks],
+            "arrayminus": [one.loss - one.low for one in marks],
+        }
+        what = {"mode": "markers", "marker": {"color": color}, "name": f"{name}: predicted, 90 %"}
+        add(x=x, y=[one.loss for one in marks], error_y=bars, **what)
+        if any(one.measured is not None for one in marks):
+            star = {"color": MEASURED, "symbol": "star", "size": 10}
+            add(x=x, y=[one.measured for one in marks], mode="markers", marker=star, name=name)
+    figure.update_xaxes(title=drawn.scale, type="log")
+    figure.update_yaxes(title="loss", type="log")
+    figure.update_layout(title=drawn.title, template="plotly_white", height=650)
     return str(figure.to_html(include_plotlyjs=True, full_html=True))

@@ -1,17 +1,17 @@
-"""What an ensemble believes about one configuration: draws over laws and parameters."""
+"""What an ensemble believes: draws over laws, noise and parameters, pooled by weight."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from scipy.stats import t as student_t
 
-from sweeps.ensemble import Ensemble
+from sweeps.ensemble import Ensemble, Member
 from sweeps.laws.base import Array, Columns
-from sweeps.model import Frame
-from sweeps.space import tabulate
-from sweeps.spec import Config, SweepSpec
+from sweeps.model import Frame, Model
 from sweeps.surface import HyperAxis
 
 INTERVAL = (0.05, 0.95)
@@ -28,118 +28,141 @@ class Quantiles:
 
 
 @dataclass(frozen=True)
-class Posterior:
-    """An ensemble read in the frame of its sweep. Draws of all laws are pooled by the laws' weights."""
+class Band:
+    """Median and 90 % interval at every row, (n,) each."""
 
-    spec: SweepSpec
+    median: Array
+    low: Array
+    high: Array
+
+    def first(self) -> Quantiles:
+        """At the first row."""
+        return Quantiles(float(self.median[0]), float(self.low[0]), float(self.high[0]))
+
+    def map(self, change: Callable[[Array], Array]) -> Band:
+        """An increasing function of it."""
+        return Band(change(self.median), change(self.low), change(self.high))
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """An ensemble and the frame it reads columns in."""
+
     ensemble: Ensemble
     frame: Frame
 
-    def columns(self, at: Config) -> dict[str, Array]:
-        """Centred columns of one configuration, each (1,)."""
-        return self.frame.columns(tabulate(self.spec, self.spec.complete(at)))
+    @cached_property
+    def pairs(self) -> list[tuple[Model, Member]]:
+        """Every model with its member."""
+        return list(self.ensemble.pairs(self.frame.surface))
 
     def axis(self, name: str) -> HyperAxis | None:
         """The axis of the surface with this name, if it varies."""
         return next((axis for axis in self.frame.surface.axes if axis.name == name), None)
 
-    def mean_loss(self, x: Columns) -> Quantiles:
-        """Loss at a configuration, averaged over seeds."""
-        values, weights = self._log_loss(x)
-        return _exp(_quantiles(values, weights))
+    def mean_loss(self, x: Columns) -> Band:
+        """Loss at rows, averaged over seeds."""
+        return self._log_loss(x).map(np.exp)
 
-    def new_loss(self, x: Columns) -> Quantiles:
-        """Loss of a new run at a configuration: the mean's interval and the noise, added in quadrature."""
-        values, weights = self._log_loss(x)
-        mean = _quantiles(values, weights)
-        noise = 0.0
-        for _, member in self.ensemble.pairs(self.spec):
-            reach = student_t.ppf(INTERVAL[1], max(member.fit.degrees, MIN_DEGREES))
-            noise += member.weight * float(member.stretch * member.fit.noise.sigma * reach) ** 2
-        low = mean.median - float(np.hypot(mean.median - mean.low, np.sqrt(noise)))
-        high = mean.median + float(np.hypot(mean.high - mean.median, np.sqrt(noise)))
-        return _exp(Quantiles(mean.median, low, high))
+    def new_loss(self, x: Columns) -> Band:
+        """Loss of new runs: the mean's interval and the noise, added in quadrature."""
+        mean = self._log_loss(x)
+        noise = np.zeros(len(mean.median))
+        for model, member in self.pairs:
+            one = member.fit
+            reach = student_t.ppf(INTERVAL[1], min(max(one.degrees, MIN_DEGREES), one.noise.nu))
+            scale = one.noise.scale(model.height(one.theta, x))
+            noise = noise + member.weight * (member.stretch * scale * reach) ** 2
+        low = mean.median - np.sqrt((mean.median - mean.low) ** 2 + noise)
+        high = mean.median + np.sqrt((mean.high - mean.median) ** 2 + noise)
+        return Band(mean.median, low, high).map(np.exp)
 
-    def by_law(self, x: Columns) -> dict[str, float]:
-        """Median loss of each law alone."""
-        return {
-            member.fit.law: float(
-                np.exp(np.median(model.evaluate(member.fit.draws, x)[0]) + member.fit.loss_centre)
-            )
-            for model, member in self.ensemble.pairs(self.spec)
-        }
+    def by_law(self, x: Columns) -> dict[str, Array]:
+        """Median loss of each law alone, (n,), by its most probable fit."""
+        found: dict[str, Array] = {}
+        for model, member in self.pairs:
+            if member.fit.law not in found:
+                value = model.evaluate(member.fit.draws, x)[0] + member.fit.loss_centre
+                found[member.fit.law] = np.exp(np.median(value, axis=0))
+        return found
 
-    def _log_loss(self, x: Columns) -> tuple[Array, Array]:
-        """Draws of the mean ln L over all laws, with each law's misfit, and their weights, (b,) each."""
-        rng = np.random.default_rng(0)  # common random numbers: intervals move with the data alone
+    def pool(self, of: Callable[[Model, Member], Array | None]) -> Band | None:
+        """Quantiles of anything over all draws.
+
+        Args:
+            of: a model and its member -> (b, n) for its draws; None where it cannot tell.
+
+        Returns:
+            (n,); None where no member can tell.
+        """
         values, weights = [], []
-        for model, member in self.ensemble.pairs(self.spec):
-            one, b = member.fit, len(member.fit.draws)
-            value = model.evaluate(one.draws, x)[0][:, 0] + one.loss_centre
-            value += one.noise.misfit * one.noise.sigma * rng.standard_normal(b)
-            centre, spread = np.median(value), float(np.std(value))
-            wider = max(member.stretch, member.drift / spread)
-            values.append(centre + wider * (value - centre))
-            weights.append(np.full(b, member.weight / b))
-        return np.concatenate(values), np.concatenate(weights)
+        for model, member in self.pairs:
+            found = of(model, member)
+            if found is not None:
+                values.append(found)
+                weights.append(np.full(len(found), member.weight / len(found)))
+        return quantiles(np.concatenate(values), np.concatenate(weights)) if values else None
 
-    def best(self, x: Columns, name: str) -> float:
-        """Centred coordinate of an axis's optimum: weighted mean of the laws' modes."""
-        return float(
-            sum(
-                member.weight * model.surface.optimum(member.fit.theta[model.split :], x)[name][0]
-                for model, member in self.ensemble.pairs(self.spec)
-            )
-        )
+    def _log_loss(self, x: Columns) -> Band:
+        def draws(model: Model, member: Member) -> Array:
+            value = model.evaluate(member.fit.draws, x)[0] + member.fit.loss_centre
+            centre = np.median(value, axis=0)
+            return np.asarray(centre + member.stretch * (value - centre))
 
-    def best_interval(self, x: Columns, name: str) -> Quantiles:
+        found = self.pool(draws)
+        assert found is not None
+        return found
+
+    def best(self, x: Columns, name: str) -> Array:
+        """Centred coordinate of an axis's optimum, (n,): weighted mean of the modes."""
+        found = [m.weight * model.optimum(m.fit.theta, x)[name] for model, m in self.pairs]
+        return np.asarray(np.sum(found, axis=0))
+
+    def best_interval(self, x: Columns, name: str) -> Band:
         """Centred coordinate of an axis's optimum over the draws."""
-        values, weights = [], []
-        for model, member in self.ensemble.pairs(self.spec):
-            values.append(model.surface.optimum(member.fit.draws[:, model.split :], x)[name][:, 0])
-            weights.append(np.full(len(member.fit.draws), member.weight / len(member.fit.draws)))
-        return _quantiles(np.concatenate(values), np.concatenate(weights))
+        found = self.pool(lambda model, member: model.optimum(member.fit.draws, x)[name])
+        assert found is not None
+        return found
 
     def plateau(self, x: Columns, name: str, height: float) -> tuple[float, float]:
-        """Centred ends of an axis between which the bowl stays below a height, others at their best."""
+        """Centred ends of an axis between which the bowl stays below a height, others at their best.
+
+        Args:
+            x: columns of one row.
+        """
         offsets = np.linspace(-5.0, 5.0, 2001)
         bowl = np.zeros(len(offsets))
-        for model, member in self.ensemble.pairs(self.spec):
-            rows = {key: np.broadcast_to(column, offsets.shape) for key, column in x.items()}
+        for model, member in self.pairs:
+            rows = {key: np.repeat(column, len(offsets), axis=0) for key, column in x.items()}
             theta = member.fit.theta
-            best = model.surface.optimum(theta[model.split :], rows)
-            rows |= {name: best[name] + offsets}
-            others = model.surface.optimum(theta[model.split :], rows)
+            rows |= {name: model.optimum(theta, rows)[name] + offsets}
+            others = model.optimum(theta, rows)
             rows |= {other: column for other, column in others.items() if other != name}
             bowl += member.weight * model.height(theta, rows)
         inside = offsets[bowl <= height]
-        centre = self.best(x, name)
+        centre = float(self.best(x, name)[0])
         return centre + float(inside.min(initial=0.0)), centre + float(inside.max(initial=0.0))
 
     def split(self, log_product: float) -> Quantiles | None:
         """ln N of the lowest loss at a given ln(N D); None where no law can tell."""
-        values, weights = [], []
-        product = np.asarray(log_product)
-        for model, member in self.ensemble.pairs(self.spec):
-            if model.law.split is not None:
-                centre = self.ensemble.centre | {"loss": member.fit.loss_centre}
-                values.append(model.law.split(member.fit.draws[:, : model.split], centre, product))
-                weights.append(np.full(len(member.fit.draws), member.weight / len(member.fit.draws)))
-        return _quantiles(np.concatenate(values), np.concatenate(weights)) if values else None
+
+        def draws(model: Model, member: Member) -> Array | None:
+            if model.law.split is None:
+                return None
+            centre = self.ensemble.centre | {"loss": member.fit.loss_centre}
+            theta = member.fit.draws[:, : model.split]
+            return model.law.split(theta, centre, np.asarray(log_product))[:, None]
+
+        found = self.pool(draws)
+        return None if found is None else found.first()
 
 
-def posterior(spec: SweepSpec, ensemble: Ensemble) -> Posterior:
-    """The ensemble in the frame of its sweep."""
-    return Posterior(spec, ensemble, ensemble.frame(spec))
-
-
-def _quantiles(values: Array, weights: Array) -> Quantiles:
-    order = np.argsort(values)
-    total = weights.sum()
-    rank = (np.cumsum(weights[order]) - 0.5 * weights[order]) / total
-    low, median, high = np.interp((INTERVAL[0], 0.5, INTERVAL[1]), rank, values[order])
-    return Quantiles(float(median), float(low), float(high))
-
-
-def _exp(log: Quantiles) -> Quantiles:
-    return Quantiles(float(np.exp(log.median)), float(np.exp(log.low)), float(np.exp(log.high)))
+def quantiles(values: Array, weights: Array) -> Band:
+    """Weighted median and 90 % interval of draws (b, n) with weights (b,)."""
+    order = np.argsort(values, axis=0)
+    heavy = weights[order]
+    rank = (np.cumsum(heavy, axis=0) - 0.5 * heavy) / weights.sum()
+    ordered = np.take_along_axis(values, order, axis=0)
+    at = np.array([INTERVAL[0], 0.5, INTERVAL[1]])
+    found = np.array([np.interp(at, rank[:, i], ordered[:, i]) for i in range(values.shape[1])])
+    return Band(found[:, 1], found[:, 0], found[:, 2])

@@ -126,7 +126,10 @@ class Spent:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One question with its space, budget and state; ``spec`` has budget and stop rule as they stand now."""
+    """One question with its space, budget and state; ``spec`` has budget and stop rule as they stand now.
+
+    ``imported`` counts the past runs that its laws are fitted to beside its own.
+    """
 
     id: int
     name: str
@@ -140,6 +143,7 @@ class Sweep:
     warnings: list[str]
     created_at: datetime
     finished_at: datetime | None
+    imported: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sweeps.answers import Prediction, predict, settings
 from sweeps.cost import SecondsModel
 from sweeps.design import Knowledge, beliefs, features, question
 from sweeps.ensemble import Ensemble, fit_ensemble
 from sweeps.laws.base import Array
 from sweeps.model import Frame, frame
-from sweeps.predict import Prediction, predict, settings
 from sweeps.reasons import HALF_WIDTH, Insight, explain
 from sweeps.runs import Decision, Observation, Spent
 from sweeps.space import Table, candidates, tabulate_configs
@@ -191,10 +191,15 @@ def _pool(look: Look) -> Pool:
 
 
 def _keys(spec: SweepSpec, table: Table) -> Array:
-    """One number per configuration of the space: its place in the grid of all axes, (n,)."""
+    """One number per configuration of the space: its place in the grid of all axes, (n,).
+
+    What lies beside the grid, as imported runs may, has a place that no candidate has.
+    """
     place = np.zeros(len(table))
     for name, axis in spec.space.items():
-        place = place * (len(axis.values) + 1) + np.searchsorted(axis.values, table[name])
+        beside = ~np.isin(table[name], axis.values)
+        at = np.where(beside, len(axis.values), np.searchsorted(axis.values, table[name]))
+        place = place * (len(axis.values) + 1) + at
     return place
 
 
@@ -215,13 +220,12 @@ def _informative(
 ) -> tuple[list[Decision], str | None]:
     """Greedy target-variance design: each pick drops the question's variance most per share of the budget."""
     spec = look.spec
-    family = beliefs(spec, ensemble)
+    family = beliefs(spec, frame_, ensemble)
     asked = question(spec, family, frame_, _targets(spec, ensemble))
-    target_flops = max(spec.cost(spec.complete(target.at)).flops for target in spec.targets)
-    rows, variance = features(family, frame_, pool.table, target_flops)
+    rows, variance = features(family, frame_, pool.table)
     knowledge = Knowledge(rows.shape[1])
     pending = tabulate_configs(spec, look.pending)
-    for row, noise in zip(*features(family, frame_, pending, target_flops), strict=True):
+    for row, noise in zip(*features(family, frame_, pending), strict=True):
         knowledge.observe(row, float(noise))
     remaining = look.remaining
     allowance = Spent(remaining.runs, remaining.flops * part, remaining.device_seconds * part)

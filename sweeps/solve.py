@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.laws.base import Array, Columns, Evaluate
+from sweeps.robust import Robust
 
 
 @dataclass(frozen=True)
@@ -14,8 +15,7 @@ class Prior:
     """Independent normal prior; ``precision`` 0 is flat.
 
     Args:
-        mean: (p,), or (b, p) for b data sets.
-        precision: (p,).
+        mean, precision: (p,), or (b, p) for b data sets.
     """
 
     mean: Array
@@ -29,18 +29,16 @@ class Data:
     Args:
         x: columns, each (n,).
         y: ln L, (n,) or (b, n).
-        scale: standard deviation of an observation alone, (n,) or (b, n).
-        weight: of a whitened residual, (n,) or (b, n).
-        delta: where the Huber loss turns linear, in standard deviations.
-        mixing: turns scaled residuals into independent ones, (n, n) or (b, n, n); None where they are.
+        scale: of an observation's noise, (n,) or (b, n).
+        weight: of an observation, (n,) or (b, n).
+        loss: of a residual over its scale.
     """
 
     x: Columns
     y: Array
     scale: Array
     weight: Array
-    delta: float
-    mixing: Array | None = None
+    loss: Robust
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Solution:
 
     Args:
         theta: (p,).
-        objective: sum of weighted Huber losses plus half the squared prior distance.
+        objective: sum of weighted losses plus half the squared prior distance.
         information: (p, p) Gauss-Newton Hessian, prior included.
         converged: whether the last step was negligible.
         iterations: taken.
@@ -62,38 +60,38 @@ class Solution:
     iterations: int
 
 
-def whitened(data: Data, value: Array, gradient: Array) -> tuple[Array, Array]:
-    """Residuals of ln L (..., n) and its gradient (..., n, p), whitened."""
-    rest, slope = (value - data.y) / data.scale, gradient / data.scale[..., None]
-    if data.mixing is None:
-        return rest, slope
-    return np.asarray(data.mixing @ rest[..., None])[..., 0], np.asarray(data.mixing @ slope)
+def scaled(data: Data, value: Array, gradient: Array) -> tuple[Array, Array]:
+    """Residuals of ln L (..., n) and its gradient (..., n, p), in units of the scale."""
+    return (value - data.y) / data.scale, gradient / data.scale[..., None]
+
+
+def objective(evaluate: Evaluate, theta: Array, data: Data, prior: Prior) -> Array:
+    """Sum of weighted losses and half the squared prior distance, (...)."""
+    return _objective(evaluate, theta, data, prior)[0]
 
 
 def _objective(evaluate: Evaluate, theta: Array, data: Data, prior: Prior) -> tuple[Array, Array, Array]:
-    """Objective (...), whitened residuals (..., n) and whitened gradient of ln L (..., n, p)."""
-    value, gradient = evaluate(theta, data.x)
-    residual, gradient = whitened(data, value, gradient)
-    size = np.abs(residual)
-    capped = np.minimum(size, data.delta)
-    loss = np.sum(data.weight * capped * (size - 0.5 * capped), axis=-1)
-    offset = theta - prior.mean
-    penalty = 0.5 * np.sum(prior.precision * offset**2, axis=-1)
+    """Objective (...), scaled residuals (..., n) and scaled gradient of ln L (..., n, p)."""
+    residual, gradient = scaled(data, *evaluate(theta, data.x))
+    loss = np.sum(data.weight * data.loss.cost(residual), axis=-1)
+    penalty = 0.5 * np.sum(prior.precision * (theta - prior.mean) ** 2, axis=-1)
     return loss + penalty, residual, gradient
 
 
 def _slope(theta: Array, residual: Array, gradient: Array, data: Data, prior: Prior) -> Array:
     """Gradient of the objective, (..., p)."""
-    psi = data.weight * np.clip(residual, -data.delta, data.delta)
-    data_part = np.matmul(psi[..., None, :], gradient)[..., 0, :]
+    pull = data.weight * data.loss.pull(residual)
+    data_part = np.matmul(pull[..., None, :], gradient)[..., 0, :]
     return np.asarray(data_part + prior.precision * (theta - prior.mean))
 
 
 def _gauss_newton(residual: Array, gradient: Array, data: Data, prior: Prior) -> Array:
     """Hessian with reweighted residuals (iteratively reweighted least squares), (..., p, p)."""
-    weight = data.weight * np.minimum(1.0, data.delta / np.maximum(np.abs(residual), 1e-300))
-    weighted = gradient * weight[..., None]
-    return np.asarray(np.matmul(np.swapaxes(weighted, -1, -2), gradient) + np.diag(prior.precision))
+    weighted = gradient * (data.weight * data.loss.trust(residual))[..., None]
+    hessian = np.matmul(np.swapaxes(weighted, -1, -2), gradient)
+    at = np.arange(hessian.shape[-1])
+    hessian[..., at, at] += prior.precision
+    return np.asarray(hessian)
 
 
 def _newton(evaluate: Evaluate, theta: Array, data: Data, prior: Prior) -> Array:
@@ -143,7 +141,8 @@ def minimise(
             move = -np.linalg.solve(hessian + np.diag(damping * diagonal), slope)
             if slope @ move < 0:
                 trial = theta + np.clip(move, -2.0, 2.0)
-                value, next_residual, next_gradient = _objective(evaluate, trial, data, prior)
+                with np.errstate(all="ignore"):  # a step too far may overflow; it is not taken
+                    value, next_residual, next_gradient = _objective(evaluate, trial, data, prior)
                 if value <= objective:
                     accepted = True
                     break
@@ -163,14 +162,19 @@ def minimise(
 
 
 def minimise_many(
-    evaluate: Evaluate, start: Array, data: Data, prior: Prior, *, iterations: int = 8
+    evaluate: Evaluate,
+    start: Array,
+    data: Data,
+    prior: Prior,
+    *,
+    iterations: int = 8,
 ) -> tuple[Array, Array]:
     """Damped Gauss-Newton on many data sets at once; a step that does not help is not taken.
 
     Args:
         start: (b, p).
         data: ``y``, ``scale`` and ``weight`` are (n,) or (b, n).
-        prior: ``mean`` is (p,) or (b, p).
+        prior: (p,) or (b, p).
 
     Returns:
         theta (b, p) and its objective (b,).
@@ -186,7 +190,8 @@ def minimise_many(
         damped = hessian + (damping[:, None] * diagonal)[:, :, None] * np.eye(p)
         move = -np.linalg.solve(damped, slope[..., None])[..., 0]
         trial = theta + np.clip(move, -2.0, 2.0)
-        value, next_residual, next_gradient = _objective(evaluate, trial, data, prior)
+        with np.errstate(all="ignore"):  # a step too far may overflow; it is not taken
+            value, next_residual, next_gradient = _objective(evaluate, trial, data, prior)
         better = value <= objective
         theta = np.where(better[:, None], trial, theta)
         objective = np.where(better, value, objective)

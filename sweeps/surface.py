@@ -1,15 +1,23 @@
 """The loss around the optimal hyperparameters: a bowl added to ln L.
 
 For an axis h with optimum ln h* = c + a ln N + b ln D (the form of Step Law, Li et al. 2025,
-arXiv 2503.04715, equation 1) let z = ln h - ln h*, bent to z exp(s tanh z), since a rate that is too
-high costs more than one that is too low. The bowl is the sum of k z^2 over the axes. The optimal rate
-follows the batch as well (for Adam about its square root, Granziol et al. 2020, arXiv 2006.09092), which
-tilts the bowl.
+arXiv 2503.04715, equation 1) let o = ln h - ln h*. Each axis adds a wall
+
+    depth k z^2 F(s z),  F(t) = 2 (e^t - 1 - t) / t^2,  z = o + r o',
+
+which is k z^2 near the optimum, exponential where s z > 0 and linear on the other side. The walls of rate
+and batch lean, o' being the other's offset. Two such walls are what remains of three exponential ones (too
+little progress, too much noise, instability) that balance at the optimum when the first is slow: a rate
+too low costs like fewer tokens, which is linear in its logarithm. A batch too large leaves too few steps,
+a wall of its own.
+
+The depth is a power of N and D times the share of the loss that tokens still move, a logistic of ln(D/N):
+the less there is to learn from more tokens, the less a bad setting costs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,13 +30,26 @@ from sweeps.spec import SweepSpec
 SCALE_AXES = frozenset({"width", "depth", "tokens", "seed"})
 
 # Slopes of the optimum: centre and width of what the field has published (Step Law: lr N^-.71 D^.31,
-# batch D^.57; DeepSeek: lr C^-.125; Porian et al.: lr N^-.33), weak enough for any of them.
+# batch D^.57; DeepSeek: lr C^-.125, batch C^.33; Porian et al.: lr N^-.33), weak enough for any of them.
 SLOPES: Mapping[str, tuple[tuple[str, float, float], ...]] = {
-    "lr": (("params", -0.4, 0.3), ("tokens", 0.1, 0.3), ("batch", 0.4, 0.3)),
-    "batch": (("tokens", 0.4, 0.3),),
+    "lr": (("params", -0.4, 0.3), ("tokens", 0.1, 0.3)),
+    "batch": (("params", 0.1, 0.2), ("tokens", 0.4, 0.3)),
 }
-CURVATURE = {"lr": 0.02, "batch": 0.01}
-OTHER_CURVATURE = 0.005
+CURVATURE, OTHER_CURVATURE = {"lr": 0.01, "batch": 0.01}, 0.005
+# Steep towards high rates and small batches, where steps are too large or too noisy.
+BENDS = {"lr": (0.8, 0.25), "batch": (-0.6, 0.25)}
+# Noise is alike along about lr ~ sqrt(batch) (for Adam; Granziol et al. 2020, arXiv 2006.09092).
+LEANS = {"lr": ("batch", 0.1, 0.15), "batch": ("lr", -0.6, 0.15)}
+FEW_STEPS, FEW_STEPS_BEND = 0.001, 1.2  # curvature and bend of the wall of batches too large
+SHARE = 0.6  # exponent of D/N that parts parameters from tokens in the coupled law (0.35 / 0.6)
+DEPTH = (
+    Parameter("depth by params", "how the cost of bad settings moves with params", -0.1, 0.2),
+    Parameter("depth by tokens", "how the cost of bad settings moves with tokens", -0.1, 0.2),
+    Parameter("depth share", "the tokens per parameter beyond which bad settings cost less", 1.5, 0.75),
+)
+STEEP = 3.0  # s z from where a wall is linear: the loss of a run that diverges is bounded
+SMALL = 0.03  # |s z| below which differences cancel and a series is used
+REACH, HALVINGS = 12.0, 40  # e-folds within which the best rate at a batch is sought
 
 
 @dataclass(frozen=True)
@@ -40,7 +61,9 @@ class HyperAxis:
         log: whether its coordinate is ln h, else h / spread.
         centre, spread: of the coordinate over the space.
         slopes: (column, prior mean, prior sd) of every column its optimum follows.
-        bent: whether the bowl is asymmetric.
+        bend: prior mean and sd of the asymmetry s; None for a symmetric wall.
+        lean: (axis, prior mean, prior sd) of the other axis in the wall, if any.
+        second: whether there is a second wall, on the far side.
     """
 
     name: str
@@ -48,7 +71,9 @@ class HyperAxis:
     centre: float
     spread: float
     slopes: tuple[tuple[str, float, float], ...]
-    bent: bool
+    bend: tuple[float, float] | None = None
+    lean: tuple[str, float, float] | None = None
+    second: bool = False
 
     def coordinate(self, value: Array) -> Array:
         """The centred coordinate of values of the axis."""
@@ -62,41 +87,76 @@ class HyperAxis:
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """Optimum, its slopes, ln curvature and, when bent, the asymmetry."""
-        curvature = float(np.log(CURVATURE.get(self.name, OTHER_CURVATURE)))
-        return (
-            Parameter(f"{self.name}*", f"the optimal {self.name}", 0.0, 1.5),
-            *(
-                Parameter(
-                    f"{self.name}* by {column}", f"how the optimal {self.name} moves with {column}", m, sd
-                )
-                for column, m, sd in self.slopes
-            ),
-            Parameter(f"ln k {self.name}", f"how sharply the loss depends on {self.name}", curvature, 1.0),
-            *(
-                (Parameter(f"bend {self.name}", f"the asymmetry in {self.name}", 0.1, 0.2),)
-                if self.bent
-                else ()
-            ),
-        )
+        """Optimum, its slopes, ln curvature, then what the wall has of bend, lean and second wall."""
+        name = self.name
+        found = [Parameter(f"{name}*", f"the optimal {name}", 0.0, 1.5)]
+        for column, *prior in self.slopes:
+            found.append(
+                Parameter(f"{name}* by {column}", f"how the optimal {name} moves with {column}", *prior)
+            )
+        curvature = float(np.log(CURVATURE.get(name, OTHER_CURVATURE)))
+        found.append(Parameter(f"ln k {name}", f"how sharply the loss depends on {name}", curvature, 1.0))
+        if self.bend:
+            found.append(Parameter(f"bend {name}", f"the asymmetry in {name}", *self.bend))
+        if self.lean:
+            other, *prior = self.lean
+            found.append(Parameter(f"lean {name}", f"how {other} moves the wall of {name}", *prior))
+        if self.second:
+            meaning = f"how sharply the loss rises where {name} is far too large"
+            found.append(Parameter(f"ln k large {name}", meaning, float(np.log(FEW_STEPS)), 0.7))
+        return tuple(found)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Where ``k``, ``bend``, ``lean`` and ``second`` are among the parameters, those that it has."""
+        has = {"k": True, "bend": self.bend, "lean": self.lean, "second": self.second}
+        names = [name for name, there in has.items() if there]
+        return {name: 1 + len(self.slopes) + i for i, name in enumerate(names)}
+
+
+def wall(t: Array) -> tuple[Array, Array, Array]:
+    """F(t) = 2 (e^t - 1 - t) / t^2 with e^t linear beyond ``STEEP``, its derivative, and (e^t - 1) / t."""
+    near = np.nonzero(np.abs(t) < SMALL)
+    small = t[near]
+    t = t.copy()
+    t[near] = 1.0
+    capped = np.minimum(t, STEEP)
+    rise = np.expm1(capped)
+    slope = rise / t
+    value = 2.0 * (rise - capped + rise * (t - capped)) / t**2
+    change = 2.0 * (slope - value) / t
+    value[near] = 1.0 + small / 3 * (1.0 + small / 4 * (1.0 + small / 5 * (1.0 + small / 6)))
+    change[near] = 1 / 3 + small / 6 * (1.0 + 3 * small / 10 * (1.0 + 2 * small / 9))
+    slope[near] = 1.0 + small / 2 * (1.0 + small / 3 * (1.0 + small / 4 * (1.0 + small / 5)))
+    return value, change, slope
 
 
 @dataclass(frozen=True)
 class Surface:
     """The bowl over all axes with an optimum; without axes it is flat.
 
-    An axis comes after those that its optimum follows.
+    The rate comes last: its best value depends on the batch at hand.
     """
 
     axes: tuple[HyperAxis, ...]
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """All parameters, axis by axis."""
-        return tuple(parameter for axis in self.axes for parameter in axis.parameters)
+        """All parameters, axis by axis, then the depth's."""
+        own = tuple(parameter for axis in self.axes for parameter in axis.parameters)
+        return own + DEPTH if self.axes else own
+
+    @cached_property
+    def offsets(self) -> dict[str, int]:
+        """Where the parameters of each axis begin."""
+        found, offset = {}, 0
+        for axis in self.axes:
+            found[axis.name] = offset
+            offset += len(axis.parameters)
+        return found
 
     def optimum(self, theta: Array, x: Columns) -> dict[str, Array]:
-        """Centred coordinate of every axis's optimum.
+        """Centred coordinate of every axis's optimum; the rate's at the batch of the rows.
 
         Args:
             theta: (..., q).
@@ -105,22 +165,33 @@ class Surface:
         Returns:
             name -> (..., n).
         """
-        found, offset = {}, 0
+        found = self.joint(theta, x)
+        if "lr" in found and "batch" in found:
+            found["lr"] = found["lr"] + self._follow(theta, x["batch"] - found["batch"])
+        return found
+
+    def joint(self, theta: Array, x: Columns) -> dict[str, Array]:
+        """As ``optimum``, with every axis at its own."""
+        found = {}
         for axis in self.axes:
+            offset = self.offsets[axis.name]
             best = theta[..., offset, None]
             for i, (column, _, _) in enumerate(axis.slopes, start=1):
                 best = best + theta[..., offset + i, None] * x[column]
             found[axis.name] = best
-            offset += len(axis.parameters)
         return found
 
     def curvature(self, theta: Array) -> dict[str, Array]:
-        """Half the second derivative of ln L at the optimum by axis, each (...)."""
-        found, offset = {}, 0
+        """Half the second derivative of ln L by axis at the optimum and the centre of scales; each (...)."""
+        total = {axis.name: np.zeros(theta.shape[:-1]) for axis in self.axes}
         for axis in self.axes:
-            found[axis.name] = np.exp(theta[..., offset + 1 + len(axis.slopes)])
-            offset += len(axis.parameters)
-        return found
+            part = {name: value[..., 0] for name, value in self._shape(axis, theta).items()}
+            total[axis.name] = total[axis.name] + part["k"]
+            if axis.second:
+                total[axis.name] = total[axis.name] + part["second"]
+            if axis.lean:
+                total[axis.lean[0]] = total[axis.lean[0]] + part["k"] * part["lean"] ** 2
+        return total
 
     def evaluate(self, theta: Array, x: Columns) -> tuple[Array, Array]:
         """Height of the bowl and its gradient.
@@ -132,54 +203,114 @@ class Surface:
         Returns:
             (..., n) and (..., n, q).
         """
-        first = next(iter(x.values()))
-        shape = (*theta.shape[:-1], len(first))
+        shape = (*theta.shape[:-1], len(next(iter(x.values()))))
         height = np.zeros(shape)
-        gradient = np.zeros((*shape, theta.shape[-1]))
-        optimum = self.optimum(theta, x)
-        offset = 0
+        gradient = np.empty((*shape, theta.shape[-1]))
+        if not self.axes:
+            return height, gradient
+        depth, by_depth = self._depth(theta, x)
+        offset = {name: x[name] - best for name, best in self.joint(theta, x).items()}
+        pull = {name: np.zeros(shape) for name in offset}  # derivative of the height in the offset
         for axis in self.axes:
-            slots = len(axis.slopes)
-            k_at, bend_at = offset + 1 + slots, offset + 2 + slots
-            k = np.exp(theta[..., k_at, None])
-            z = x[axis.name] - optimum[axis.name]
-            bend = theta[..., bend_at, None] if axis.bent else np.zeros_like(k)
-            tanh = np.tanh(z)
-            stretch = np.exp(bend * tanh)
-            bent = z * stretch
-            slope = stretch * (1.0 + z * bend * (1.0 - tanh**2))
-            lift = np.sqrt(k) * bent  # the bowl is the sum of squared lifts
-            parts = [(offset, -np.sqrt(k) * slope), (k_at, 0.5 * lift)]
-            parts += [
-                (offset + i, -np.sqrt(k) * slope * x[column])
-                for i, (column, _, _) in enumerate(axis.slopes, start=1)
-            ]
-            if axis.bent:
-                parts.append((bend_at, lift * tanh))
-            height += lift**2
-            for at, derivative in parts:
-                gradient[..., at] += 2.0 * lift * derivative
-            offset += len(axis.parameters)
+            part, at = self._shape(axis, theta), self.offsets[axis.name]
+            scale, z = depth * part["k"], offset[axis.name]
+            if axis.lean:
+                z = z + part["lean"] * offset[axis.lean[0]]
+            value, change, slope = wall(part["bend"] * z) if axis.bend else (1.0, 0.0, 1.0)
+            lift, push = scale * z**2 * value, 2.0 * scale * z * slope
+            height += lift
+            pull[axis.name] += push
+            gradient[..., at + axis.places["k"]] = lift
+            if axis.bend:
+                gradient[..., at + axis.places["bend"]] = scale * z**3 * change
+            if axis.lean:
+                gradient[..., at + axis.places["lean"]] = push * offset[axis.lean[0]]
+                pull[axis.lean[0]] += push * part["lean"]
+            if axis.second:
+                z, scale = offset[axis.name], depth * part["second"]
+                value, _, slope = wall(FEW_STEPS_BEND * z)
+                lift = scale * z**2 * value
+                height += lift
+                pull[axis.name] += 2.0 * scale * z * slope
+                gradient[..., at + axis.places["second"]] = lift
+        for axis in self.axes:
+            at = self.offsets[axis.name]
+            gradient[..., at] = -pull[axis.name]
+            for i, (column, _, _) in enumerate(axis.slopes, start=1):
+                gradient[..., at + i] = -pull[axis.name] * x[column]
+        for i, derivative in enumerate(by_depth):
+            gradient[..., i - len(DEPTH)] = height * derivative
         return height, gradient
+
+    def _shape(self, axis: HyperAxis, theta: Array) -> dict[str, Array]:
+        """k, bend, lean and second of an axis, those that it has, each (..., 1)."""
+        at = self.offsets[axis.name]
+        found = {name: theta[..., at + place, None] for name, place in axis.places.items()}
+        return found | {name: np.exp(found[name]) for name in ("k", "second") if name in found}
+
+    def _follow(self, theta: Array, batch: Array) -> Array:
+        """Offset of the best rate where the batch is off its optimum by ``batch``, (..., n).
+
+        The bowl is convex in the rate, so halving an interval finds its bottom.
+        """
+        by_name = {axis.name: self._shape(axis, theta) for axis in self.axes}
+        one, two = by_name["lr"], by_name["batch"]
+        low = np.full(np.broadcast_shapes(one["k"].shape, batch.shape), -REACH)
+        high = -low
+        for _ in range(HALVINGS):
+            rate = 0.5 * (low + high)
+            z, z2 = rate + one["lean"] * batch, batch + two["lean"] * rate
+            pull = one["k"] * z * wall(one["bend"] * z)[2]
+            pull += two["k"] * two["lean"] * z2 * wall(two["bend"] * z2)[2]
+            low, high = np.where(pull > 0.0, low, rate), np.where(pull > 0.0, rate, high)
+        return np.asarray(0.5 * (low + high))
+
+    def _depth(self, theta: Array, x: Columns) -> tuple[Array, tuple[Array, Array, Array]]:
+        """Depth of the bowl, 1 at the centre of scales, and the derivatives of its logarithm."""
+        nothing = np.zeros(len(next(iter(x.values()))))
+        params, tokens = x.get("params", nothing), x.get("tokens", nothing)
+        by_params, by_tokens, place = (theta[..., i - len(DEPTH), None] for i in range(len(DEPTH)))
+        share = 1.0 / (1.0 + np.exp(SHARE * (tokens - params) - place))
+        centre = 1.0 / (1.0 + np.exp(-place))
+        depth = np.exp(by_params * params + by_tokens * tokens) * share / centre
+        return depth, (params, tokens, centre - share)
 
 
 def surface(spec: SweepSpec) -> Surface:
     """The axes of a sweep whose optimum is to be found: all that vary but scale and seed."""
-    varied = [
-        name for name, axis in sorted(spec.space.items()) if name not in SCALE_AXES and len(axis.values) > 1
-    ]
-    known = {"params", "tokens", *varied}
+    return surface_over(
+        {name: a.values for name, a in spec.space.items() if name not in SCALE_AXES and len(a.values) > 1}
+    )
+
+
+def surface_over(varied: Mapping[str, Sequence[float]]) -> Surface:
+    """The surface over given axes.
+
+    Args:
+        varied: values of each axis, ascending, at least two.
+    """
     axes = []
-    for name in sorted(varied, key=lambda name: name == "lr"):  # the rate follows the batch
-        values = spec.space[name].values
+    for name in sorted(varied, key=lambda name: (name == "lr", name)):  # the rate follows the batch
+        values = varied[name]
         log = values[0] > 0
         spread = 1.0 if log else max(abs(values[0]), abs(values[-1]), values[-1] - values[0])
         ends = np.log(values) if log else np.array(values) / spread
-        slopes = tuple(slope for slope in SLOPES.get(name, ()) if slope[0] in known)
-        axes.append(HyperAxis(name, log, float(ends[0] + ends[-1]) / 2, spread, slopes, name == "lr"))
+        axes.append(hyper_axis(name, varied, log, float(ends[0] + ends[-1]) / 2, spread))
     return Surface(tuple(axes))
 
 
-def coordinates(surface: Surface, table: Table) -> dict[str, Array]:
+def hyper_axis(name: str, varied: Collection[str], log: bool, centre: float, spread: float) -> HyperAxis:
+    """An axis with the defaults of its name.
+
+    Args:
+        varied: names of all axes of the surface.
+    """
+    lean = LEANS.get(name)
+    lean = lean if lean and lean[0] in varied else None
+    slopes = SLOPES.get(name, ())
+    return HyperAxis(name, log, centre, spread, slopes, BENDS.get(name), lean, name == "batch")
+
+
+def coordinates(surface: Surface, table: Mapping[str, Array] | Table) -> dict[str, Array]:
     """Centred coordinate of every axis of the surface for the rows of a table, each (n,)."""
     return {axis.name: axis.coordinate(table[axis.name]) for axis in surface.axes}

@@ -27,7 +27,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 
 from store.fits import FitHeader
 from store.mirror import MirrorRun, MirrorSweep
-from sweeps.predict import Prediction
+from sweeps.answers import Prediction
 from sweeps.runs import Role, Run, RunState, Sweep, SweepState
 from sweeps.spec import SweepSpec, to_dict
 from workers.titles import number, title

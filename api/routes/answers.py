@@ -9,13 +9,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-import sweeps.predict as answers
+import sweeps.answers as answers
 from api import questions
 from api.deps import After, Id, Limit, Page, Store, page
 from store import service
 from store.service import FitHeader
+from sweeps.answers import Optimum, Prediction, Split
 from sweeps.ensemble import to_dict
-from sweeps.predict import Optimum, Prediction, Split
 from sweeps.runs import Decision, Run
 
 router = APIRouter(prefix="/v1", tags=["answers"])

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Columns = Mapping[str, Array]
 Evaluate = Callable[[Array, Columns], tuple[Array, Array]]
+Centre = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -36,20 +37,25 @@ class Parameter:
 class Law:
     """A functional form of ln L.
 
-    Columns come in centred: ln(column) less its mean over the observations that are fitted
-    (``centre``), which keeps levels and exponents apart. So does ln L, less ``centre["loss"]``.
+    Columns come in centred: ln(column) less its centre, which is its mean over the observations that are
+    fitted (see ``sweeps.laws.quantities`` for those that are not centred), so that levels and exponents
+    are kept apart; under ``own(name)`` the same without the centre taken off. So does ln L, less
+    ``centre["loss"]``. A law is written down in its natural constants and the columns' own units;
+    ``natural`` and ``internal`` translate.
 
     Args:
         name: key in ``LAWS``.
-        formula: in natural constants, losses in the sweep's unit, N parameters, D tokens, C FLOPs.
+        formula: in natural constants, losses in the table's unit.
         source: paper and equation.
-        columns: that it reads.
+        columns: quantities that it reads.
         parameters: internal coordinates; p of them.
         evaluate: (theta (..., p), columns of (n,)) -> ln L (..., n) and its gradient (..., n, p).
         start: (columns, loss (n,), weight (n,)) -> candidate starts (k, p), best first.
         natural: (theta (..., p), centre) -> constants of the formula, each (...).
+        internal: the inverse: (constants, centre) -> theta (p,).
         split: (theta (..., p), centre, ln of N*D (...)) -> ln N of the lowest loss at that product;
-            None where the law cannot tell.
+            None where it has no closed form.
+        measures: what it is a law of: ``loss``, ``error`` or ``score``.
     """
 
     name: str
@@ -59,17 +65,42 @@ class Law:
     parameters: tuple[Parameter, ...]
     evaluate: Evaluate
     start: Callable[[Columns, Array, Array], Array]
-    natural: Callable[[Array, Mapping[str, float]], dict[str, Array]]
-    split: Callable[[Array, Mapping[str, float], Array], Array] | None
+    natural: Callable[[Array, Centre], dict[str, Array]]
+    internal: Callable[[Mapping[str, float], Centre], Array]
+    split: Callable[[Array, Centre, Array], Array] | None = None
+    measures: str = "loss"
+
+    def at(self, constants: Mapping[str, float], columns: Columns) -> Array:
+        """The formula itself: the loss with given natural constants.
+
+        Args:
+            constants: by the names in the formula.
+            columns: in their own units, each (n,).
+
+        Returns:
+            (n,).
+
+        Raises:
+            KeyError: a constant or a column is missing.
+        """
+        centre = dict.fromkeys((*self.columns, "loss"), 0.0)
+        x = {name: np.log(np.atleast_1d(np.asarray(columns[name], dtype=float))) for name in self.columns}
+        x |= {own(name): column for name, column in x.items()}
+        return np.exp(self.evaluate(self.internal(constants, centre), x)[0])
+
+
+def own(name: str) -> str:
+    """The key of ln of a column in its own unit, for laws to which the unit matters."""
+    return f"ln {name}"
 
 
 LEVEL = Parameter("c", "the level of the reducible loss", -0.9, 1.0)
 FLOOR = Parameter("e", "the irreducible loss", -0.5, 0.7)
-EXPONENT_MEAN, EXPONENT_SD = float(np.log(0.35)), 0.6
+EXPONENT_MEAN, EXPONENT_SD = float(np.log(0.35)), 0.4
 
 
 def exponent(name: str, of: str) -> Parameter:
-    """ln of an exponent, around 0.35 (one standard deviation: 0.19 to 0.64)."""
+    """ln of an exponent, around 0.35 (one standard deviation: 0.23 to 0.52)."""
     return Parameter(name, f"the exponent of {of}", EXPONENT_MEAN, EXPONENT_SD)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sweeps.laws.base import FLOOR, LEVEL, Array, Columns, Law
-from sweeps.laws.coupled import INNER, additive_start, inner, natural_inner, split
+from sweeps.laws.coupled import INNER, additive_start, inner, internal_inner, natural_inner, split
 
 
 def _evaluate(theta: Array, x: Columns) -> tuple[Array, Array]:
@@ -23,6 +23,10 @@ def _natural(theta: Array, centre: Mapping[str, float]) -> dict[str, Array]:
     return natural_inner(theta, centre, np.ones_like(theta[..., 0]))
 
 
+def _internal(constants: Mapping[str, float], centre: Mapping[str, float]) -> Array:
+    return internal_inner(constants, centre, 1.0)
+
+
 CHINCHILLA = Law(
     name="chinchilla",
     formula="L = E + A N^-alpha + B D^-beta",
@@ -32,5 +36,6 @@ CHINCHILLA = Law(
     evaluate=_evaluate,
     start=additive_start,
     natural=_natural,
+    internal=_internal,
     split=split,
 )

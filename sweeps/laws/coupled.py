@@ -98,6 +98,21 @@ def natural_inner(theta: Array, centre: Mapping[str, float], outer: Array) -> di
     }
 
 
+def internal_inner(constants: Mapping[str, float], centre: Mapping[str, float], outer: float) -> Array:
+    """The inverse of ``natural_inner``: floor, level, balance, ln alpha, ln beta."""
+    a, b = (
+        np.log(constants[level]) - constants[power] * centre[column]
+        for level, power, column in (("A", "alpha", "params"), ("B", "beta", "tokens"))
+    )
+    level = outer * np.logaddexp(a, b) - centre["loss"]
+    floor = np.log(constants["E"]) - centre["loss"]
+    return np.array([floor, level, a - b, np.log(constants["alpha"]), np.log(constants["beta"])])
+
+
+def _internal(constants: Mapping[str, float], centre: Mapping[str, float]) -> Array:
+    return np.append(internal_inner(constants, centre, constants["k"]), np.log(constants["k"]))
+
+
 def _natural(theta: Array, centre: Mapping[str, float]) -> dict[str, Array]:
     k = np.exp(theta[..., 5])
     return natural_inner(theta, centre, k) | {"k": k}
@@ -125,5 +140,6 @@ COUPLED = Law(
     evaluate=_evaluate,
     start=_start,
     natural=_natural,
+    internal=_internal,
     split=split,
 )

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from synthetic import World, observe, random_world, spec
 
+from sweeps.answers import frontier, optimum, predict
 from sweeps.ensemble import fit_ensemble, from_dict, to_dict
 from sweeps.errors import FitError
-from sweeps.predict import frontier, optimum, predict
 from sweeps.spec import Laws
 
 SPEC, WORLD = spec(), World()
@@ -80,7 +80,7 @@ def test_given_hyperparameters_are_kept(ensemble) -> None:
 def test_a_law_of_compute_alone_loses_its_weight() -> None:
     asked = spec(laws={"names": ["power", "chinchilla", "coupled"]})
     fitted = fit_ensemble(asked, observe(asked, WORLD, 40, seed=1), np.random.default_rng(0))
-    weights = {member.fit.law: member.weight for member in fitted.members}
+    weights = fitted.laws
     assert sum(weights.values()) == pytest.approx(1.0)
     assert weights["power"] < 0.1
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Law
+from sweeps.robust import Huber
 from sweeps.solve import Data, Prior, minimise
 
 EXPONENT = st.floats(0.1, 0.9)
@@ -25,7 +26,7 @@ def flat(law: Law) -> Prior:
     return Prior(np.zeros(len(law.parameters)), np.zeros(len(law.parameters)))
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", ["power", "chinchilla", "coupled"])
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
 def test_gradient_equals_central_differences(name: str, seed: int) -> None:
@@ -40,7 +41,7 @@ def test_gradient_equals_central_differences(name: str, seed: int) -> None:
     np.testing.assert_allclose(gradient, numeric, atol=1e-7, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", ["power", "chinchilla", "coupled"])
 def test_many_thetas_at_once_equal_one_at_a_time(name: str) -> None:
     law, x = LAWS[name], columns(5, 1)
     thetas = np.random.default_rng(2).normal(-0.5, 0.5, (4, len(law.parameters)))
@@ -73,7 +74,7 @@ def test_additive_law_is_recovered_from_exact_losses(
     x = {"params": np.log(n) - CENTRE["params"], "tokens": np.log(d) - CENTRE["tokens"]}
     one = np.ones(len(loss))
     start = law.start(x, loss, one)[0]
-    data = Data(x, np.log(loss), one, one, 1e-3)
+    data = Data(x, np.log(loss), one, one, Huber(1e-3))
     found = minimise(law.evaluate, start, data, flat(law), second_order=True, iterations=200, tolerance=1e-14)
     constants = law.natural(found.theta, CENTRE)
     for name, true in {"E": floor, "A": a, "B": b, "alpha": alpha, "beta": beta}.items():

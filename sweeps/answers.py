@@ -9,16 +9,19 @@ import numpy as np
 
 from sweeps.ensemble import Ensemble
 from sweeps.errors import FitError
-from sweeps.posterior import Posterior, Quantiles, posterior
+from sweeps.laws.base import Array
+from sweeps.posterior import Posterior, Quantiles
 from sweeps.recipe import KINDS
 from sweeps.space import tabulate
 from sweeps.spec import Config, SweepSpec, Target
+from sweeps.surface import surface
 
 SHAPE = frozenset({"width", "depth", "tokens", "seed", "resolution"})
 PLATEAU = 0.0025  # relative loss above the best that still counts as optimal
 FAR = 30.0  # extrapolation in compute beyond which a prediction is flagged
 FEW = 8  # runs below which intervals are mostly prior
 DISAGREE = 0.5  # spread of the laws over the interval's width beyond which they are said to disagree
+SLIGHT = 0.05  # weight of a fit below which its troubles are not worth a warning
 SHAPE_WEIGHT = 0.3  # relative to an error in ln N, of an error in ln(width / depth)
 
 
@@ -127,6 +130,22 @@ class Optimum:
     split: Split | None
 
 
+@dataclass(frozen=True)
+class View(Posterior):
+    """An ensemble read in the frame of its sweep."""
+
+    spec: SweepSpec
+
+    def columns(self, at: Config) -> dict[str, Array]:
+        """Columns of one configuration, each (1,)."""
+        return self.frame.columns(tabulate(self.spec, self.spec.complete(at)))
+
+
+def view_of(spec: SweepSpec, ensemble: Ensemble) -> View:
+    """The ensemble of a sweep."""
+    return View(ensemble, ensemble.frame(surface(spec)), spec)
+
+
 def settings(spec: SweepSpec, ensemble: Ensemble, target: Target) -> Config:
     """The full configuration to train a target with: what it leaves open is predicted."""
     return predict(spec, ensemble, target.at).at
@@ -138,10 +157,11 @@ def predict(spec: SweepSpec, ensemble: Ensemble, at: Config) -> Prediction:
     Args:
         at: axes of the sweep's proxy; width, depth and tokens at least.
     """
-    view = posterior(spec, ensemble)
+    view = view_of(spec, ensemble)
     full = with_best(view, at)
     x = view.columns(full)
-    mean, new, by_law = view.mean_loss(x), view.new_loss(x), view.by_law(x)
+    mean, new = view.mean_loss(x).first(), view.new_loss(x).first()
+    by_law = {law: float(value[0]) for law, value in view.by_law(x).items()}
     cost = spec.cost(full)
     return Prediction(
         at=full,
@@ -153,7 +173,7 @@ def predict(spec: SweepSpec, ensemble: Ensemble, at: Config) -> Prediction:
         extrapolation=cost.flops / ensemble.largest_flops,
         flops=cost.flops,
         params=float(getattr(cost, ensemble.count)),
-        laws={member.fit.law: member.weight for member in ensemble.members},
+        laws=ensemble.laws,
         by_law=by_law,
         runs=ensemble.runs,
         warnings=tuple(_warnings(view, full, cost.flops, new, by_law)),
@@ -162,7 +182,7 @@ def predict(spec: SweepSpec, ensemble: Ensemble, at: Config) -> Prediction:
 
 def optimum(spec: SweepSpec, ensemble: Ensemble, at: Config) -> Optimum:
     """The best hyperparameters at a configuration, the loss they reach and the best use of its compute."""
-    view = posterior(spec, ensemble)
+    view = view_of(spec, ensemble)
     prediction = predict(spec, ensemble, at)
     names = [name for name in KINDS[spec.proxy.kind].axes if name not in SHAPE]
     found = {name: _setting(view, prediction.at, name) for name in names}
@@ -175,7 +195,7 @@ def frontier(spec: SweepSpec, ensemble: Ensemble, flops: Sequence[float]) -> lis
     Raises:
         FitError: when no law of the sweep tells parameters from tokens.
     """
-    view = posterior(spec, ensemble)
+    view = view_of(spec, ensemble)
     like = spec.complete(spec.targets[0].at)
     found = [split for amount in flops if (split := _split(view, like, amount)) is not None]
     if len(found) < len(flops):
@@ -185,12 +205,12 @@ def frontier(spec: SweepSpec, ensemble: Ensemble, flops: Sequence[float]) -> lis
     return found
 
 
-def with_best(view: Posterior, at: Config) -> Config:
+def with_best(view: View, at: Config) -> Config:
     """A configuration with its open hyperparameters at their optimum, rounded to what the trainer takes."""
     full = dict(at)
     for axis in view.frame.surface.axes:
         if axis.name not in at:
-            best = view.best(view.columns(full), axis.name)
+            best = view.best(view.columns(full), axis.name)[0]
             full[axis.name] = _usable(view.spec, axis.name, float(axis.value(np.array(best))))
     return view.spec.complete(full)
 
@@ -203,18 +223,18 @@ def _usable(spec: SweepSpec, name: str, value: float) -> float:
     return float(round(bounded)) if rule.integer else float(f"{bounded:.4g}")
 
 
-def _setting(view: Posterior, at: Config, name: str) -> Setting:
+def _setting(view: View, at: Config, name: str) -> Setting:
     axis = view.axis(name)
     if axis is None:
         return Setting(at[name])
     x = view.columns(at)
-    interval = view.best_interval(x, name)
-    ends = [view.best(x, name), interval.low, interval.high, *view.plateau(x, name, PLATEAU)]
+    interval = view.best_interval(x, name).first()
+    ends = [view.best(x, name)[0], interval.low, interval.high, *view.plateau(x, name, PLATEAU)]
     value, low, high, first, last = (float(v) for v in axis.value(np.array(ends)))
     return Setting(_usable(view.spec, name, value), low, high, (first, last))
 
 
-def _split(view: Posterior, like: Config, flops: float) -> Split | None:
+def _split(view: View, like: Config, flops: float) -> Split | None:
     """The compute-optimal split at the FLOPs per parameter and token of the given configuration."""
     spec, cost = view.spec, view.spec.cost(like)
     factor = cost.flops / (getattr(cost, view.ensemble.count) * cost.tokens_seen)
@@ -227,7 +247,7 @@ def _split(view: Posterior, like: Config, flops: float) -> Split | None:
     varied = {axis.name for axis in view.frame.surface.axes}
     fixed = {name: value for name, value in like.items() if name not in varied}
     there = with_best(view, fixed | {"width": width, "depth": depth, "tokens": product / params})
-    loss = view.new_loss(view.columns(there))
+    loss = view.new_loss(view.columns(there)).first()
     return Split(
         flops=flops,
         params=params,
@@ -264,7 +284,7 @@ def _shape(spec: SweepSpec, count: str, params: float, aspect: float) -> tuple[f
 
 
 def _warnings(
-    view: Posterior, at: Config, flops: float, new: Quantiles, by_law: dict[str, float]
+    view: View, at: Config, flops: float, new: Quantiles, by_law: dict[str, float]
 ) -> Iterator[Warning]:
     ensemble = view.ensemble
     if ensemble.n < FEW:
@@ -278,14 +298,13 @@ def _warnings(
     if spread > DISAGREE * (new.high - new.low):
         laws = ", ".join(f"{name} {value:.4g}" for name, value in by_law.items())
         yield Warning("laws_disagree", f"the laws differ: {laws}")
-    for member in ensemble.members:
-        if not member.fit.converged:
-            yield Warning("not_converged", f"the fit of {member.fit.law} did not settle")
+    for law in sorted({m.fit.law for m in ensemble.members if not m.fit.converged and m.weight > SLIGHT}):
+        yield Warning("not_converged", f"the fit of {law} did not settle")
     x = view.columns(at)
     for axis in view.frame.surface.axes:
         values = view.spec.space[axis.name].values if axis.name in view.spec.space else ()
         if values:
-            best = float(axis.value(np.array(view.best(x, axis.name))))
+            best = float(axis.value(view.best(x, axis.name))[0])
             if not values[0] <= best <= values[-1]:
                 yield Warning(
                     f"{axis.name}_outside",

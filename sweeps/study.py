@@ -1,0 +1,387 @@
+"""Laws fitted to any table of runs, and answers from them: ``fit`` and ``predict`` without a service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sweeps.ensemble import CUTS, Ensemble, Member, learn
+from sweeps.errors import FitError
+from sweeps.laws import LAWS
+from sweeps.laws.base import Array, Law
+from sweeps.laws.quantities import QUANTITIES, quantity
+from sweeps.misfit import misfit
+from sweeps.model import Frame, Model
+from sweeps.posterior import Band, Posterior
+from sweeps.study_warnings import of_prediction, of_study
+from sweeps.surface import surface_over
+from sweeps.tables import Observed, Warning, observe
+
+HYPERPARAMETERS = ("lr", "batch")
+DERIVED = frozenset({"loss", "flops", "steps"})
+ALONE = ("power_x", "plain_x", "bnsl1", "m4")  # laws tried where one quantity varies
+PER_TOKEN = 6.0  # FLOPs by parameter and token, where a table does not tell
+PLATEAUS = (0.001, 0.0025)  # relative loss above the best
+SIZES = np.linspace(-6.0, 6.0, 241)  # ln N around the largest run, for the frontier
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a table of runs taught.
+
+    Args:
+        observed: the table.
+        posterior: laws with weights, in the frame they were fitted in.
+        scales: quantities the laws read and that vary.
+        checklist: what a reader must know to judge the fit, as (Mis)Fitting asks for (Li et al. 2025,
+            arXiv 2502.18969).
+        warnings: reasons to trust it less.
+    """
+
+    observed: Observed
+    posterior: Posterior
+    scales: tuple[str, ...]
+    checklist: dict[str, Any]
+    warnings: tuple[Warning, ...]
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """The laws with their weights."""
+        return self.posterior.ensemble
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """Every fit with its weight."""
+        return self.ensemble.members
+
+    def columns(self, at: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        """Columns of configurations as the laws read them, what is left out derived or at its optimum.
+
+        Raises:
+            FitError: a quantity that the laws read is missing.
+        """
+        given = {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in at.items()}
+        rows = max((len(value) for value in given.values()), default=1)
+        table = {name: np.broadcast_to(value, (rows,)) for name, value in given.items()}
+        table |= _compute(table, self.observed.columns)
+        frame, best = self.posterior.frame, []
+        for name in frame.sources.values():
+            if name not in table:
+                asked = ", ".join(self.scales)
+                raise FitError(f"{name} is missing; the laws of this table read {asked}")
+        for axis in frame.surface.axes:
+            if axis.name not in table:
+                best.append(axis)
+                table[axis.name] = axis.value(np.zeros(rows))
+        x = frame.columns(table)
+        for axis in best:
+            x[axis.name] = self.posterior.best(x, axis.name)
+        return x
+
+    def settings(self, at: Mapping[str, float]) -> dict[str, Setting]:
+        """The best value of every hyperparameter at a configuration, those given being kept."""
+        x, found = self.columns(at), {}
+        for axis in self.posterior.frame.surface.axes:
+            band = self.posterior.best_interval(x, axis.name).first()
+            ends = [self.posterior.plateau(x, axis.name, height) for height in PLATEAUS]
+            best = float(self.posterior.best(x, axis.name)[0])
+            flat = [best, band.low, band.high, *(end for pair in ends for end in pair)]
+            value, low, high, *plateaus = (float(v) for v in axis.value(np.array(flat)))
+            found[axis.name] = Setting(
+                value, low, high, (plateaus[0], plateaus[1]), (plateaus[2], plateaus[3])
+            )
+        return found
+
+    def frontier(self, flops: Sequence[float]) -> list[Allocation]:
+        """Parameters and tokens that reach the lowest loss for amounts of compute, by the laws alone.
+
+        Raises:
+            FitError: the laws do not read parameters and tokens, or read more than these.
+        """
+        centre, seen = self.ensemble.centre, self.observed.columns
+        if set(self.scales) != {"params", "tokens"}:
+            raise FitError("a frontier needs laws of params and tokens; map both, and nothing else of scale")
+        factor = float(np.median(np.log(seen["flops"] / (seen["params"] * seen["tokens"]))))
+        return [self._allocation(amount, factor, centre) for amount in flops]
+
+    def _allocation(self, flops: float, factor: float, centre: Mapping[str, float]) -> Allocation:
+        largest = float(np.log(self.observed.columns["params"].max()))
+        top = float(np.log(self.ensemble.largest_flops))
+        log_n = largest + SIZES + 0.5 * (np.log(flops) - top)
+        log_d = np.log(flops) - factor - log_n
+        logs = {"params": log_n, "tokens": log_d, "flops": np.full(len(log_n), np.log(flops))}
+        x = {name: log - centre[name] for name, log in logs.items()}
+        x |= {f"ln {name}": log for name, log in logs.items()}
+
+        def best(model: Model, member: Member) -> tuple[Array, Array]:
+            value = model.law.evaluate(member.fit.draws[:, : model.split], x)[0] + member.fit.loss_centre
+            at = np.argmin(value, axis=1)
+            return log_n[at][:, None], np.min(value, axis=1)[:, None]
+
+        pooled = self.posterior.pool
+        sizes, losses = pooled(lambda *pair: best(*pair)[0]), pooled(lambda *pair: best(*pair)[1])
+        assert sizes is not None and losses is not None
+        n, loss = sizes.map(np.exp).first(), losses.map(np.exp).first()
+        product = flops / np.exp(factor)
+        return Allocation(
+            flops, n.median, n.low, n.high, product / n.median, product / n.high, product / n.low,
+            loss.median, loss.low, loss.high,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The best value of a hyperparameter.
+
+    Args:
+        value: predicted.
+        low, high: 90 % interval.
+        plateau: values between which the loss stays within 0.1 % of the best.
+        wide_plateau: within 0.25 %.
+    """
+
+    value: float
+    low: float
+    high: float
+    plateau: tuple[float, float]
+    wide_plateau: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """How to spend compute: parameters and tokens with 90 % intervals, and the mean loss they reach."""
+
+    flops: float
+    params: float
+    params_low: float
+    params_high: float
+    tokens: float
+    tokens_low: float
+    tokens_high: float
+    loss: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The loss expected at a configuration.
+
+    Args:
+        at: as asked.
+        loss: median.
+        low, high: 90 % interval for a new run.
+        mean_low, mean_high: 90 % interval for the mean over seeds.
+        extrapolation: compute there over that of the largest run.
+        by_law: median of each law alone.
+    """
+
+    at: dict[str, float]
+    loss: float
+    low: float
+    high: float
+    mean_low: float
+    mean_high: float
+    extrapolation: float
+    by_law: dict[str, float]
+    warnings: tuple[Warning, ...]
+
+
+def fit(
+    observed: Observed | Mapping[str, ArrayLike],
+    *,
+    laws: str | Sequence[str | Law] = "auto",
+    target: Mapping[str, ArrayLike] | None = None,
+    seed: int = 0,
+) -> Study:
+    """Fits the laws of the field to a table of runs and weighs them by how well they extrapolate.
+
+    Args:
+        observed: a table, or its columns by quantity (see ``sweeps.laws.quantities``); ``loss`` and at
+            least one scale, such as ``params`` and ``tokens``. Further columns that vary are taken for
+            hyperparameters with an optimum.
+        laws: names in ``LAWS`` or laws; ``auto`` takes every law of just the scales that vary.
+        target: what will be asked about: runs far below it count less. By default the largest run.
+        seed: of the draws.
+
+    Raises:
+        FitError: no law can be fitted to these columns.
+        TableError: a column cannot be used.
+    """
+    if not isinstance(observed, Observed):
+        observed = observe({name: np.asarray(value) for name, value in observed.items()})
+    table = {name: column for name, column in observed.columns.items() if name != "loss"}
+    table |= _compute(table, table)
+    varied = tuple(name for name, column in table.items() if np.ptp(column) > 1e-9 * np.abs(column).max())
+    family, scales = _family(laws, table, varied)
+    axes = [name for name in varied if name not in (*scales, *DERIVED) and _is_axis(name, family)]
+    surface = surface_over({name: np.unique(table[name]).tolist() for name in axes})
+    read = dict.fromkeys(["flops", *scales, *(name for one in family for name in one.columns)])
+    centre = {name: _centre(name, table) for name in read}
+    bare = Frame({name: name for name in read}, centre, surface)
+    x = bare.columns(table)
+    there = _target(target, table)
+    frame = Frame(bare.sources, centre, surface, misfit(x, scales, float(np.log(there)) - centre["flops"]))
+    built = [Model(one, surface) for one in family]
+    rng = np.random.default_rng(seed)
+    found = learn(built, frame, frame.columns(table), observed.columns["loss"], rng)
+    posterior = Posterior(found, frame)
+    held = [member.holdout for member in found.members if member.holdout is not None]
+    checklist = _checklist(observed, found, scales, axes, there, seed)
+    warnings = (*observed.notes, *of_study(posterior, table, scales, bool(held)))
+    return Study(observed, posterior, scales, checklist, warnings)
+
+
+def predict(study: Study, at: Mapping[str, ArrayLike]) -> list[Forecast]:
+    """The loss at configurations.
+
+    Args:
+        at: the scales the laws read, each (n,) or a number; hyperparameters left out are taken at their
+            predicted optimum.
+
+    Raises:
+        FitError: a quantity that the laws read is missing.
+    """
+    x = study.columns(at)
+    view = study.posterior
+    mean, new, by_law = view.mean_loss(x), view.new_loss(x), view.by_law(x)
+    flops = np.exp(x["flops"] + study.ensemble.centre["flops"])
+    given = {name: np.broadcast_to(np.asarray(v, dtype=float), flops.shape) for name, v in at.items()}
+    found = []
+    for i, amount in enumerate(flops):
+        one = {law: float(value[i]) for law, value in by_law.items()}
+        band = Band(new.median[[i]], new.low[[i]], new.high[[i]]).first()
+        reach = float(amount) / study.ensemble.largest_flops
+        found.append(
+            Forecast(
+                {name: float(value[i]) for name, value in given.items()},
+                band.median,
+                band.low,
+                band.high,
+                float(mean.low[i]),
+                float(mean.high[i]),
+                reach,
+                one,
+                tuple(of_prediction(view, reach, band, one)),
+            )
+        )
+    return found
+
+
+def _compute(table: Mapping[str, Array], like: Mapping[str, Array]) -> dict[str, Array]:
+    """Compute of rows that do not give it, by what the fitted table says about it."""
+    if "flops" in table:
+        return {}
+    pair = {"params", "tokens"}
+    if pair <= set(table):
+        factor = PER_TOKEN
+        if {*pair, "flops"} <= set(like):
+            factor = float(np.median(like["flops"] / (like["params"] * like["tokens"])))
+        return {"flops": factor * table["params"] * table["tokens"]}
+    proxy = next((name for name in ("compute", "params", "tokens", "x", *like) if name in table), None)
+    return {} if proxy is None else {"flops": np.asarray(table[proxy], dtype=float)}
+
+
+def _family(
+    laws: str | Sequence[str | Law], table: dict[str, Array], varied: Sequence[str]
+) -> tuple[list[Law], tuple[str, ...]]:
+    """The laws to fit and the quantities of scale they read; a lone quantity is also known as ``x``."""
+    lone = [name for name in varied if name in QUANTITIES and name not in (*HYPERPARAMETERS, *DERIVED)]
+    lone = lone or [name for name in varied if name == "flops"]
+    if len(lone) == 1 and "x" not in table:
+        table["x"] = table[lone[0]]
+    if laws != "auto":
+        family = _named([laws] if isinstance(laws, str) else laws, table)
+        return family, _scales(family, table)
+    usable = [
+        law
+        for law in LAWS.values()
+        if law.measures == "loss" and set(law.columns) <= set(varied) - {"flops", "steps", *HYPERPARAMETERS}
+    ]
+    if len(lone) == 1:
+        family = [LAWS[name] for name in ALONE]
+    else:
+        most = max((len(law.columns) for law in usable), default=0)
+        family = [law for law in usable if len(law.columns) == most]
+    if not family:
+        given = ", ".join(varied) or "nothing"
+        raise FitError(f"no law reads what varies in this table ({given}); map params, tokens or flops")
+    return family, _scales(family, table)
+
+
+def _scales(family: Sequence[Law], table: Mapping[str, Array]) -> tuple[str, ...]:
+    found = dict.fromkeys(name for law in family for name in law.columns)
+    return tuple(name for name in found if np.ptp(table[name]) > 0.0) or tuple(found)
+
+
+def _named(laws: Sequence[str | Law], table: Mapping[str, Array]) -> list[Law]:
+    found = []
+    for one in laws:
+        if isinstance(one, str) and one not in LAWS:
+            raise FitError(f"there is no law {one!r}; choose from {', '.join(LAWS)}, or auto")
+        law = LAWS[one] if isinstance(one, str) else one
+        missing = [name for name in law.columns if name not in table]
+        if missing:
+            raise FitError(f"{law.name} reads {', '.join(missing)}, which the table does not have")
+        found.append(law)
+    return found
+
+
+def _is_axis(name: str, family: Sequence[Law]) -> bool:
+    """Whether a column that varies is a hyperparameter with an optimum."""
+    if any(name in law.columns for law in family):
+        return False
+    return name in HYPERPARAMETERS or name not in QUANTITIES
+
+
+def _centre(name: str, table: Mapping[str, Array]) -> float:
+    one = quantity(name)
+    like = one.like if one.like in table else name
+    return float(np.mean(np.log(table[like or name]))) if one.centred else 0.0
+
+
+def _target(target: Mapping[str, ArrayLike] | None, table: Mapping[str, Array]) -> float:
+    """Compute of the target: the median of several, the largest run's where none is given."""
+    largest = float(table["flops"].max())
+    if target is None:
+        return largest
+    given = {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in target.items()}
+    given |= _compute(given, table)
+    return float(np.median(given["flops"])) if "flops" in given else largest
+
+
+def _checklist(
+    observed: Observed,
+    found: Ensemble,
+    scales: Sequence[str],
+    axes: Sequence[str],
+    target: float,
+    seed: int,
+) -> dict[str, Any]:
+    table = observed.columns
+    held = {m.fit.law: m.holdout for m in found.members}
+    return {
+        "runs": len(observed),
+        "mapping": observed.mapping,
+        "derived": dict(observed.derived),
+        "count": "params as mapped" if "params" in table else "none",
+        "ranges": {name: [float(column.min()), float(column.max())] for name, column in table.items()},
+        "scales": list(scales),
+        "hyperparameters": list(axes),
+        "filters": "none: every row is used",
+        "target_flops": target,
+        "objective": "maximum posterior of ln loss; Student's t noise, normal priors on centred coordinates, "
+        "a smooth misfit that grows with the distance to the target",
+        "optimiser": "variable projection or a low-discrepancy sample of the prior for starts, then "
+        "Levenberg-Marquardt with analytic or automatic gradients",
+        "starts": "the best of the prior sample of each law, the best minimum kept",
+        "formulas": {law: LAWS[law].formula for law in found.laws if law in LAWS},
+        "sources": {law: LAWS[law].source for law in found.laws if law in LAWS},
+        "intervals": "posterior draws, half by randomised maximum likelihood, half by bootstrap over runs",
+        "holdout": {"cuts": list(CUTS), "relative_error": held},
+        "seed": seed,
+    }

@@ -1,0 +1,99 @@
+"""Reasons to trust a fit or a prediction less, each with a stable code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from sweeps.laws.base import Array
+from sweeps.posterior import Posterior, Quantiles
+from sweeps.tables import Warning
+
+FAR = 30.0  # extrapolation in compute beyond which a prediction is flagged
+DISAGREE = 0.5  # spread of the laws over the interval's width beyond which they are said to disagree
+COLLINEAR = 0.98  # correlation of ln N and ln D
+FEW_SCALES = 3  # distinct values of a scale below which its exponent is mostly prior
+SLIGHT = 0.05  # weight of a fit below which its troubles are not worth a warning
+AT_BOUND = 2.5  # prior standard deviations from the prior's middle
+LOOSE = 0.8  # posterior over prior standard deviation above which the data did not tell
+MISFIT = 0.002  # misfit by e-fold of compute that is worth a warning, relative
+EDGE = 0.1  # share of a grid's width from its end that counts as its edge
+
+
+def of_study(
+    view: Posterior, table: Mapping[str, Array], scales: Sequence[str], held: bool
+) -> Iterator[Warning]:
+    """Warnings about a fit.
+
+    Args:
+        table: its columns.
+        scales: quantities the laws read.
+        held: whether there were runs enough to hold some out.
+    """
+    if {"params", "tokens"} <= set(scales):
+        apart = float(np.corrcoef(np.log(table["params"]), np.log(table["tokens"]))[0, 1])
+        if abs(apart) > COLLINEAR:
+            yield Warning(
+                "collinear",
+                f"params and tokens move together (correlation {apart:.3f}): their exponents cannot be told "
+                "apart; add runs at other ratios of tokens to params",
+            )
+    for name in scales:
+        values = len(np.unique(np.round(np.log(table[name]), 2)))
+        if values < FEW_SCALES:
+            yield Warning("few_scales", f"{name} takes {values} values; its exponent rests on the prior")
+    if not held:
+        yield Warning("no_holdout", "too few runs to hold any out; the weights of the laws are untested")
+    for model, member in view.pairs:
+        one = member.fit
+        if member.weight < SLIGHT:
+            continue
+        if not one.converged:
+            yield Warning("not_converged", f"the fit of {one.law} did not settle")
+        if one.basins > 1:
+            yield Warning("several_basins", f"{one.law} explains the runs about as well with other constants")
+        for i, parameter in enumerate(model.law.parameters):
+            off = (one.theta[i] - parameter.mean) / parameter.sd
+            if abs(off) > AT_BOUND:
+                side = "above" if off > 0 else "below"
+                yield Warning("at_bound", f"{one.law}: {parameter.meaning} lies far {side} what is usual")
+            if np.sqrt(one.covariance[i, i]) > LOOSE * parameter.sd:
+                yield Warning("unidentified", f"{one.law}: the runs tell little about {parameter.meaning}")
+        if view.frame.misfit is not None and one.noise.misfit > MISFIT:
+            yield Warning(
+                "misfit",
+                f"{one.law} misses the runs by about {one.noise.misfit:.1%} for each e-fold of compute below "
+                "the target; those far below it count less",
+            )
+            break
+    for axis in view.frame.surface.axes:
+        yield from _edge(axis.name, table)
+
+
+def _edge(name: str, table: Mapping[str, Array]) -> Iterator[Warning]:
+    """Whether the best runs lie at the end of what was tried."""
+    if "loss" in table:
+        return
+    values = np.unique(table[name])
+    if len(values) < FEW_SCALES:
+        yield Warning("few_values", f"{name} takes {len(values)} values; its optimum rests on the prior")
+
+
+def of_prediction(
+    view: Posterior, reach: float, interval: Quantiles, by_law: Mapping[str, float]
+) -> Iterator[Warning]:
+    """Warnings about a prediction.
+
+    Args:
+        reach: compute there over that of the largest run.
+        interval: for a new run.
+        by_law: median of each law.
+    """
+    if reach > FAR:
+        yield Warning("far", f"{reach:.0f} times the compute of the largest run")
+    weighty = {law: by_law[law] for law, weight in view.ensemble.laws.items() if weight > SLIGHT}
+    spread = max(weighty.values()) - min(weighty.values())
+    if spread > DISAGREE * (interval.high - interval.low):
+        laws = ", ".join(f"{name} {value:.4g}" for name, value in weighty.items())
+        yield Warning("laws_disagree", f"the laws differ: {laws}")
