@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from sweeps.errors import FitError
-from sweeps.estimate import Fit, Noise, fit
+from sweeps.estimate import Fit, Noise, fit, sample
 from sweeps.laws.base import Array, Columns
 from sweeps.misfit import Misfit
 from sweeps.model import MISFIT, Frame, Model, frame, models
@@ -22,7 +22,7 @@ from sweeps.surface import Surface, surface
 
 CUTS = (0.6, 0.8)  # shares of the runs, by compute, that a hold-out fit sees
 MIN_HELD, MIN_SEEN = 2, 8
-DRAWS = 200
+DRAWS, FEW = 240, 16  # posterior draws over all fits, and of a fit that weighs little
 TRUST = 4.0  # held-out runs that the intervals are trusted as much as
 NEGLIGIBLE = 1e-3  # weight below which a fit is left out of the answers
 
@@ -136,10 +136,8 @@ def learn(
     Raises:
         FitError: when no law can be fitted.
     """
-    fits = [fit(model, x, loss, frame_.centre, rng, draws=DRAWS) for model in family]
-    trials = [
-        _hold_out(model, found, frame_, x, loss, rng) for model, found in zip(family, fits, strict=True)
-    ]
+    fits = [fit(model, x, loss) for model in family]
+    trials = [_hold_out(model, found, frame_, x, loss) for model, found in zip(family, fits, strict=True)]
     # What a law says in-sample weighs options of its noise; laws are weighed by what they foretell.
     tried = any(trial.error is not None for trial in trials)
     scores = []
@@ -147,17 +145,16 @@ def learn(
         evidence = np.array([one.evidence for one in found])
         scores.append(evidence - logsumexp(evidence) + trial.density if tried else evidence)
     total = logsumexp(np.concatenate(scores))
-    members = [
-        Member(one, float(np.exp(score - total)), trial.error, trial.stretch)
-        for found, trial, score_ in zip(fits, trials, scores, strict=True)
-        for one, score in zip(found, score_, strict=True)
-    ]
-    # A law's first fit stays, however little it weighs: what it says is shown beside the others.
-    firsts = {id(found[0]) for found in fits}
-    kept = [m for m in members if m.weight >= NEGLIGIBLE or id(m.fit) in firsts]
-    rest = sum(m.weight for m in kept)
+    members = []
+    for model, found, trial, score in zip(family, fits, trials, scores, strict=True):
+        for rank, (one, share) in enumerate(zip(found, np.exp(score - total), strict=True)):
+            # A law's first fit stays, however little it weighs: what it says is shown beside the others.
+            if rank == 0 or share >= NEGLIGIBLE:
+                drawn = sample(model, one, x, loss, frame_.centre, rng, max(FEW, round(DRAWS * share)))
+                members.append(Member(drawn, float(share), trial.error, trial.stretch))
+    rest = sum(member.weight for member in members)
     return Ensemble(
-        members=tuple(replace(m, weight=m.weight / rest) for m in kept),
+        members=tuple(replace(member, weight=member.weight / rest) for member in members),
         sources=dict(frame_.sources),
         centre=dict(frame_.centre),
         misfit=frame_.misfit,
@@ -182,9 +179,7 @@ class HoldOut:
     stretch: float = 1.0
 
 
-def _hold_out(
-    model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss: Array, rng: np.random.Generator
-) -> HoldOut:
+def _hold_out(model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss: Array) -> HoldOut:
     """Refits on the runs below each cut in compute and scores the rest, those held out being the target."""
     order = np.argsort(x["flops"], kind="stable")
     cuts = sorted({int(share * len(loss)) for share in CUTS})
@@ -198,7 +193,7 @@ def _hold_out(
         if frame_.misfit is not None:
             there = replace(frame_.misfit, target=float(np.median(held["flops"])))
             seen, held = ({**part, MISFIT: there.features(part)} for part in (seen, held))
-        found = fit(model, seen, loss[order[:cut]], frame_.centre, rng, draws=0, like=full)
+        found = fit(model, seen, loss[order[:cut]], like=full)
         evidence = np.array([one.evidence for one in found])
         share = np.exp(evidence - logsumexp(evidence))
         densities, rest = [], np.log(loss[order[cut:]])

@@ -25,7 +25,9 @@ NATS = 10.0  # of evidence below the best that is far
 SHARE = 0.03  # of the posterior below which an option is left out
 KEPT = 4  # options at most
 MOVES, MOVE = 24, 0.4  # steps of every draw, and their size
-EFFORT = 4e6  # draws times runs times parameters up to which draws are moved
+EFFORT = 5e5  # draws times runs up to which draws are moved
+SETTLED = 1e-3  # relative drop of the objective in the last round that is negligible
+ROWS = 256  # runs that a start is looked for among
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,7 @@ class Fit:
     constants: dict[str, tuple[float, float, float]]
 
 
-def fit(
-    model: Model,
-    x: Columns,
-    loss: Array,
-    centre: Mapping[str, float],
-    rng: np.random.Generator,
-    *,
-    draws: int = 200,
-    like: Sequence[Fit] | None = None,
-) -> list[Fit]:
+def fit(model: Model, x: Columns, loss: Array, *, like: Sequence[Fit] | None = None) -> list[Fit]:
     """Fits a law with its bowl and its misfit to observations by maximum posterior.
 
     Tails of the noise, walls and the size of the misfit are hyperparameters: each combination of a few
@@ -115,12 +108,10 @@ def fit(
         model: law and surface.
         x: columns, each (n,); the misfit's features (n, m) where there is one.
         loss: (n,), above 0.
-        centre: of the columns, for the natural constants.
-        draws: posterior sample size over all options, 0 for none.
         like: fits to start from, whose options are kept; None tries all.
 
     Returns:
-        The options that matter, most probable first.
+        The options that matter, most probable first, without draws.
 
     Raises:
         FitError: when there are fewer than 3 observations or a loss is not a positive number.
@@ -133,39 +124,81 @@ def fit(
     y = np.log(loss) - loss_centre
     start, basins = _start(model, x, y) if like is None else (like[0].theta, like[0].basins)
     state = _refine(_State.of(model, x, start, like), model, x, y)
-    found: list[Fit] = []
     share = np.exp(state.evidence - state.evidence.max())
     share /= share.sum()
-    for i in np.argsort(-share)[:KEPT]:
-        if found and share[i] < SHARE:
-            break
-        data = state.data(model, x, y, [i])
-        prior = model.prior(state.features, state.misfit[[i]])
+    kept = [i for rank, i in enumerate(np.argsort(-share)[:KEPT]) if rank == 0 or share[i] >= SHARE]
+    found = []
+    for i in kept:
         covariance = np.asarray(np.linalg.inv(state.information[i]))
-        wanted = max(8, round(draws * float(share[i]))) if draws else 0
-        sample = _sample(model, data, prior, state.theta[i], covariance, rng, wanted)
-        value = model.evaluate(state.theta[i], x)[0]
-        prior_sd = 1.0 / np.sqrt(prior.precision[0])
+        prior_sd = 1.0 / np.sqrt(model.prior(state.features, state.misfit[[i]]).precision[0])
+        rest = y - model.log_loss(state.theta[i], x)
         found.append(
             Fit(
                 law=model.law.name,
                 theta=state.theta[i],
                 covariance=covariance,
-                draws=sample,
+                draws=state.theta[[i]],
                 noise=state.noise(i),
                 evidence=float(state.evidence[i]),
                 loss_centre=loss_centre,
                 n=len(loss),
                 degrees=float(state.degrees[i]),
                 objective=float(state.objective[i]),
-                residual=float(np.sqrt(np.mean((y - value) ** 2))),
+                residual=float(np.sqrt(np.mean(rest**2))),
                 condition=float(np.linalg.cond(covariance / np.outer(prior_sd, prior_sd))),
-                converged=bool(state.moved[i] < 1e-3),
+                converged=bool(state.moved[i] < SETTLED),
                 basins=basins,
-                constants=_constants(model, state.theta[i], sample, dict(centre) | {"loss": loss_centre}),
+                constants={},
             )
         )
     return found
+
+
+def sample(
+    model: Model,
+    one: Fit,
+    x: Columns,
+    loss: Array,
+    centre: Mapping[str, float],
+    rng: np.random.Generator,
+    draws: int,
+) -> Fit:
+    """A fit with posterior draws and the intervals of its constants.
+
+    Draws are normal about the mode at first. Each is then a Markov chain of preconditioned Crank-Nicolson
+    steps (Cotter et al. 2013, arXiv 1202.0709), which leave the normal approximation as it is where that
+    is exact and move it to the posterior where it is poor. With very many runs the steps are left out.
+
+    Args:
+        one: of the model to these observations.
+        centre: of the columns.
+        draws: how many.
+    """
+    y = np.log(loss) - one.loss_centre
+    noise, features = one.noise, len(one.theta) - len(model.parameters)
+    scale = noise.scale(model.height(one.theta, x))
+    data = Data(x, y, scale, np.ones(len(y)), Student(np.array([noise.nu])))
+    prior = model.prior(features, np.array([noise.misfit]))
+    root = np.linalg.cholesky(one.covariance)
+
+    def excess(place: Array) -> Array:
+        """Minus ln of the posterior over its normal approximation."""
+        theta = one.theta + place @ root.T
+        with np.errstate(all="ignore"):
+            exact = objective(model.log_loss(theta, x), theta, data, prior)
+        return np.asarray(np.where(np.isfinite(exact), exact, np.inf) - 0.5 * np.sum(place**2, axis=1))
+
+    place = rng.standard_normal((draws, len(one.theta)))
+    if draws * len(y) <= EFFORT:
+        known = excess(place)
+        for _ in range(MOVES):
+            moved = np.sqrt(1.0 - MOVE**2) * place + MOVE * rng.standard_normal(place.shape)
+            offered = excess(moved)
+            taken = np.log(rng.random(draws)) < known - offered
+            place, known = np.where(taken[:, None], moved, place), np.where(taken, offered, known)
+    found = np.asarray(one.theta + place @ root.T)
+    constants = _constants(model, one.theta, found, dict(centre) | {"loss": one.loss_centre})
+    return replace(one, draws=found, constants=constants)
 
 
 @dataclass(frozen=True)
@@ -279,6 +312,11 @@ def _weigh(state: _State, model: Model, data: Data, prior: Prior, objective: Arr
 def _start(model: Model, x: Columns, y: Array) -> tuple[Array, int]:
     """The best of many starts after some steps each: those of the law, crossed with learning rates below
     and above the middle; and how many different minima are about as good."""
+    if len(y) > ROWS:
+        rows = np.argsort(x[model.law.columns[0]], kind="stable")[
+            np.linspace(0, len(y) - 1, ROWS).astype(int)
+        ]
+        x, y = {name: column[rows] for name, column in x.items()}, y[rows]
     law = model.law.start(x, np.exp(y), np.ones(len(y)))
     prior = model.prior(0, np.ones(1))
     bowl = np.tile(prior.mean[model.split :], (len(LR_STARTS), 1))
@@ -296,42 +334,6 @@ def _start(model: Model, x: Columns, y: Array) -> tuple[Array, int]:
     near = objective < objective[best] + 1.0
     apart = np.linalg.norm((theta[near] - theta[best]) * np.sqrt(prior.precision[0]), axis=1) > 0.5
     return theta[best], 1 + int(apart.any())
-
-
-def _sample(
-    model: Model,
-    data: Data,
-    prior: Prior,
-    theta: Array,
-    covariance: Array,
-    rng: np.random.Generator,
-    draws: int,
-) -> Array:
-    """Posterior draws, (draws, p + m): normal ones about the mode, moved to where the posterior is.
-
-    Every draw is a Markov chain of preconditioned Crank-Nicolson steps (Cotter et al. 2013, arXiv
-    1202.0709), which leave the normal approximation as it is where that is exact. With many runs it is,
-    and the steps are left out.
-    """
-    if not draws:
-        return theta[None]
-    root = np.linalg.cholesky(covariance)
-    place = rng.standard_normal((draws, len(theta)))
-
-    def excess(place: Array) -> Array:
-        """Minus ln of the posterior over its normal approximation."""
-        with np.errstate(all="ignore"):
-            exact = objective(model.evaluate, theta + place @ root.T, data, prior)
-        return np.asarray(np.where(np.isfinite(exact), exact, np.inf) - 0.5 * np.sum(place**2, axis=1))
-
-    if draws * len(data.y) * len(theta) <= EFFORT:
-        known = excess(place)
-        for _ in range(MOVES):
-            moved = np.sqrt(1.0 - MOVE**2) * place + MOVE * rng.standard_normal(place.shape)
-            offered = excess(moved)
-            taken = np.log(rng.random(draws)) < known - offered
-            place, known = np.where(taken[:, None], moved, place), np.where(taken, offered, known)
-    return np.asarray(theta + place @ root.T)
 
 
 def _constants(

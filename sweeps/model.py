@@ -92,6 +92,14 @@ class Model:
             parts.append(np.broadcast_to(features, (*gradient.shape[:-1], features.shape[1])))
         return value, np.concatenate(parts, axis=-1) if len(parts) > 1 else gradient
 
+    def log_loss(self, theta: Array, x: Columns) -> Array:
+        """ln L (..., n) alone."""
+        named = len(self.parameters)
+        value = self.law.log_loss(theta[..., : self.split], x)
+        if self.surface.axes:
+            value = value + self.surface.evaluate(theta[..., self.split : named], x)[0]
+        return value + theta[..., named:] @ x[MISFIT].T if MISFIT in x else value
+
     def height(self, theta: Array, x: Columns) -> Array:
         """Height of the bowl alone, (..., n)."""
         if not self.surface.axes:

@@ -82,7 +82,7 @@ class Posterior:
         found: dict[str, Array] = {}
         for model, member in self.pairs:
             if member.fit.law not in found:
-                value = model.evaluate(member.fit.draws, x)[0] + member.fit.loss_centre
+                value = model.log_loss(member.fit.draws, x) + member.fit.loss_centre
                 found[member.fit.law] = np.exp(np.median(value, axis=0))
         return found
 
@@ -105,7 +105,7 @@ class Posterior:
 
     def _log_loss(self, x: Columns) -> Band:
         def draws(model: Model, member: Member) -> Array:
-            value = model.evaluate(member.fit.draws, x)[0] + member.fit.loss_centre
+            value = model.log_loss(member.fit.draws, x) + member.fit.loss_centre
             centre = np.median(value, axis=0)
             return np.asarray(centre + member.stretch * (value - centre))
 

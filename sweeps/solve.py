@@ -65,9 +65,15 @@ def scaled(data: Data, value: Array, gradient: Array) -> tuple[Array, Array]:
     return (value - data.y) / data.scale, gradient / data.scale[..., None]
 
 
-def objective(evaluate: Evaluate, theta: Array, data: Data, prior: Prior) -> Array:
-    """Sum of weighted losses and half the squared prior distance, (...)."""
-    return _objective(evaluate, theta, data, prior)[0]
+def objective(value: Array, theta: Array, data: Data, prior: Prior) -> Array:
+    """Sum of weighted losses and half the squared prior distance, (...).
+
+    Args:
+        value: ln L at theta, (..., n).
+    """
+    residual = (value - data.y) / data.scale
+    loss = np.sum(data.weight * data.loss.cost(residual), axis=-1)
+    return np.asarray(loss + 0.5 * np.sum(prior.precision * (theta - prior.mean) ** 2, axis=-1))
 
 
 def _objective(evaluate: Evaluate, theta: Array, data: Data, prior: Prior) -> tuple[Array, Array, Array]:

@@ -8,8 +8,9 @@ arXiv 2503.04715, equation 1) let o = ln h - ln h*. Each axis adds a wall
 which is k z^2 near the optimum, exponential where s z > 0 and linear on the other side. The walls of rate
 and batch lean, o' being the other's offset. Two such walls are what remains of three exponential ones (too
 little progress, too much noise, instability) that balance at the optimum when the first is slow: a rate
-too low costs like fewer tokens, which is linear in its logarithm. A batch too large leaves too few steps,
-a wall of its own.
+too low costs like fewer tokens, which is linear in its logarithm. Far out either has a weaker second wall
+on the other side: there is little progress with a rate far too low, and too few steps with a batch far too
+large.
 
 The depth is a power of N and D times the share of the loss that tokens still move, a logistic of ln(D/N):
 the less there is to learn from more tokens, the less a bad setting costs.
@@ -17,7 +18,7 @@ the less there is to learn from more tokens, the less a bad setting costs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,7 +41,8 @@ CURVATURE, OTHER_CURVATURE = {"lr": 0.01, "batch": 0.01}, 0.005
 BENDS = {"lr": (0.8, 0.25), "batch": (-0.6, 0.25)}
 # Noise is alike along about lr ~ sqrt(batch) (for Adam; Granziol et al. 2020, arXiv 2006.09092).
 LEANS = {"lr": ("batch", 0.1, 0.15), "batch": ("lr", -0.6, 0.15)}
-FEW_STEPS, FEW_STEPS_BEND = 0.001, 1.2  # curvature and bend of the wall of batches too large
+# Second walls: curvature, bend and lean (on the other of the two).
+FAR = {"lr": (0.002, -0.8, -0.6), "batch": (0.001, 1.2, 0.0)}
 SHARE = 0.6  # exponent of D/N that parts parameters from tokens in the coupled law (0.35 / 0.6)
 DEPTH = (
     Parameter("depth by params", "how the cost of bad settings moves with params", -0.1, 0.2),
@@ -63,7 +65,7 @@ class HyperAxis:
         slopes: (column, prior mean, prior sd) of every column its optimum follows.
         bend: prior mean and sd of the asymmetry s; None for a symmetric wall.
         lean: (axis, prior mean, prior sd) of the other axis in the wall, if any.
-        second: whether there is a second wall, on the far side.
+        far: curvature, bend and lean of the second wall, if any.
     """
 
     name: str
@@ -73,7 +75,7 @@ class HyperAxis:
     slopes: tuple[tuple[str, float, float], ...]
     bend: tuple[float, float] | None = None
     lean: tuple[str, float, float] | None = None
-    second: bool = False
+    far: tuple[float, float, float] | None = None
 
     def coordinate(self, value: Array) -> Array:
         """The centred coordinate of values of the axis."""
@@ -87,7 +89,7 @@ class HyperAxis:
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """Optimum, its slopes, ln curvature, then what the wall has of bend, lean and second wall."""
+        """Optimum, its slopes, ln curvature, then what it has of bend, lean and second wall, in this order."""
         name = self.name
         found = [Parameter(f"{name}*", f"the optimal {name}", 0.0, 1.5)]
         for column, *prior in self.slopes:
@@ -101,29 +103,40 @@ class HyperAxis:
         if self.lean:
             other, *prior = self.lean
             found.append(Parameter(f"lean {name}", f"how {other} moves the wall of {name}", *prior))
-        if self.second:
-            meaning = f"how sharply the loss rises where {name} is far too large"
-            found.append(Parameter(f"ln k large {name}", meaning, float(np.log(FEW_STEPS)), 0.7))
+        if self.far:
+            meaning = f"how sharply the loss rises on the far side of {name}"
+            found.append(Parameter(f"ln k far {name}", meaning, float(np.log(self.far[0])), 0.7))
         return tuple(found)
 
-    @cached_property
-    def places(self) -> dict[str, int]:
-        """Where ``k``, ``bend``, ``lean`` and ``second`` are among the parameters, those that it has."""
-        has = {"k": True, "bend": self.bend, "lean": self.lean, "second": self.second}
-        names = [name for name, there in has.items() if there]
-        return {name: 1 + len(self.slopes) + i for i, name in enumerate(names)}
+
+@dataclass(frozen=True)
+class Wall:
+    """One wall of a bowl at given parameters.
+
+    Args:
+        axis, other: that its coordinate is made of; no other axis where it does not lean.
+        k, bend, lean: (..., 1) each, or constants; bend None for a symmetric wall.
+        places: of ln k, bend and lean among the surface's parameters; None for constants.
+    """
+
+    axis: str
+    other: str | None
+    k: Array
+    bend: Array | float | None
+    lean: Array | float
+    places: tuple[int, int | None, int | None]
 
 
-def wall(t: Array) -> tuple[Array, Array, Array]:
+def rise(t: Array) -> tuple[Array, Array, Array]:
     """F(t) = 2 (e^t - 1 - t) / t^2 with e^t linear beyond ``STEEP``, its derivative, and (e^t - 1) / t."""
     near = np.nonzero(np.abs(t) < SMALL)
     small = t[near]
     t = t.copy()
     t[near] = 1.0
     capped = np.minimum(t, STEEP)
-    rise = np.expm1(capped)
-    slope = rise / t
-    value = 2.0 * (rise - capped + rise * (t - capped)) / t**2
+    grown = np.expm1(capped)
+    slope = grown / t
+    value = 2.0 * (grown - capped + grown * (t - capped)) / t**2
     change = 2.0 * (slope - value) / t
     value[near] = 1.0 + small / 3 * (1.0 + small / 4 * (1.0 + small / 5 * (1.0 + small / 6)))
     change[near] = 1 / 3 + small / 6 * (1.0 + 3 * small / 10 * (1.0 + 2 * small / 9))
@@ -183,15 +196,12 @@ class Surface:
 
     def curvature(self, theta: Array) -> dict[str, Array]:
         """Half the second derivative of ln L by axis at the optimum and the centre of scales; each (...)."""
-        total = {axis.name: np.zeros(theta.shape[:-1]) for axis in self.axes}
-        for axis in self.axes:
-            part = {name: value[..., 0] for name, value in self._shape(axis, theta).items()}
-            total[axis.name] = total[axis.name] + part["k"]
-            if axis.second:
-                total[axis.name] = total[axis.name] + part["second"]
-            if axis.lean:
-                total[axis.lean[0]] = total[axis.lean[0]] + part["k"] * part["lean"] ** 2
-        return total
+        found = {axis.name: np.zeros((*theta.shape[:-1], 1)) for axis in self.axes}
+        for wall in self._walls(theta):
+            found[wall.axis] = found[wall.axis] + wall.k
+            if wall.other:
+                found[wall.other] = found[wall.other] + wall.k * wall.lean**2
+        return {name: value[..., 0] for name, value in found.items()}
 
     def evaluate(self, theta: Array, x: Columns) -> tuple[Array, Array]:
         """Height of the bowl and its gradient.
@@ -211,28 +221,22 @@ class Surface:
         depth, by_depth = self._depth(theta, x)
         offset = {name: x[name] - best for name, best in self.joint(theta, x).items()}
         pull = {name: np.zeros(shape) for name in offset}  # derivative of the height in the offset
-        for axis in self.axes:
-            part, at = self._shape(axis, theta), self.offsets[axis.name]
-            scale, z = depth * part["k"], offset[axis.name]
-            if axis.lean:
-                z = z + part["lean"] * offset[axis.lean[0]]
-            value, change, slope = wall(part["bend"] * z) if axis.bend else (1.0, 0.0, 1.0)
+        for wall in self._walls(theta):
+            scale, z = depth * wall.k, offset[wall.axis]
+            if wall.other:
+                z = z + wall.lean * offset[wall.other]
+            value, change, slope = (1.0, 0.0, 1.0) if wall.bend is None else rise(wall.bend * z)
             lift, push = scale * z**2 * value, 2.0 * scale * z * slope
             height += lift
-            pull[axis.name] += push
-            gradient[..., at + axis.places["k"]] = lift
-            if axis.bend:
-                gradient[..., at + axis.places["bend"]] = scale * z**3 * change
-            if axis.lean:
-                gradient[..., at + axis.places["lean"]] = push * offset[axis.lean[0]]
-                pull[axis.lean[0]] += push * part["lean"]
-            if axis.second:
-                z, scale = offset[axis.name], depth * part["second"]
-                value, _, slope = wall(FEW_STEPS_BEND * z)
-                lift = scale * z**2 * value
-                height += lift
-                pull[axis.name] += 2.0 * scale * z * slope
-                gradient[..., at + axis.places["second"]] = lift
+            pull[wall.axis] += push
+            if wall.other:
+                pull[wall.other] += push * wall.lean
+            at_k, at_bend, at_lean = wall.places
+            gradient[..., at_k] = lift
+            if at_bend is not None:
+                gradient[..., at_bend] = scale * z**3 * change
+            if at_lean is not None and wall.other:
+                gradient[..., at_lean] = push * offset[wall.other]
         for axis in self.axes:
             at = self.offsets[axis.name]
             gradient[..., at] = -pull[axis.name]
@@ -242,27 +246,38 @@ class Surface:
             gradient[..., i - len(DEPTH)] = height * derivative
         return height, gradient
 
-    def _shape(self, axis: HyperAxis, theta: Array) -> dict[str, Array]:
-        """k, bend, lean and second of an axis, those that it has, each (..., 1)."""
-        at = self.offsets[axis.name]
-        found = {name: theta[..., at + place, None] for name, place in axis.places.items()}
-        return found | {name: np.exp(found[name]) for name in ("k", "second") if name in found}
+    def _walls(self, theta: Array) -> Iterator[Wall]:
+        for axis in self.axes:
+            at = self.offsets[axis.name] + 1 + len(axis.slopes)
+            other = axis.lean[0] if axis.lean else None
+            at_bend = at + 1 if axis.bend else None
+            at_lean = at + 1 + bool(axis.bend) if axis.lean else None
+            bend = None if at_bend is None else theta[..., at_bend, None]
+            lean = 0.0 if at_lean is None else theta[..., at_lean, None]
+            yield Wall(axis.name, other, np.exp(theta[..., at, None]), bend, lean, (at, at_bend, at_lean))
+            if axis.far:
+                last = self.offsets[axis.name] + len(axis.parameters) - 1
+                _, bend, lean = axis.far
+                leans = other if lean else None
+                yield Wall(axis.name, leans, np.exp(theta[..., last, None]), bend, lean, (last, None, None))
 
     def _follow(self, theta: Array, batch: Array) -> Array:
         """Offset of the best rate where the batch is off its optimum by ``batch``, (..., n).
 
         The bowl is convex in the rate, so halving an interval finds its bottom.
         """
-        by_name = {axis.name: self._shape(axis, theta) for axis in self.axes}
-        one, two = by_name["lr"], by_name["batch"]
-        low = np.full(np.broadcast_shapes(one["k"].shape, batch.shape), -REACH)
+        walls = [wall for wall in self._walls(theta) if "lr" in (wall.axis, wall.other)]
+        low = np.full(np.broadcast_shapes((*theta.shape[:-1], 1), batch.shape), -REACH)
         high = -low
         for _ in range(HALVINGS):
-            rate = 0.5 * (low + high)
-            z, z2 = rate + one["lean"] * batch, batch + two["lean"] * rate
-            pull = one["k"] * z * wall(one["bend"] * z)[2]
-            pull += two["k"] * two["lean"] * z2 * wall(two["bend"] * z2)[2]
-            low, high = np.where(pull > 0.0, low, rate), np.where(pull > 0.0, rate, high)
+            offset = {"lr": 0.5 * (low + high), "batch": batch}
+            pull = np.zeros_like(low)
+            for wall in walls:
+                z = offset[wall.axis] + (wall.lean * offset[wall.other] if wall.other else 0.0)
+                slope = 1.0 if wall.bend is None else rise(wall.bend * z)[2]
+                pull += wall.k * z * slope * (1.0 if wall.axis == "lr" else wall.lean)
+            low = np.where(pull > 0.0, low, offset["lr"])
+            high = np.where(pull > 0.0, offset["lr"], high)
         return np.asarray(0.5 * (low + high))
 
     def _depth(self, theta: Array, x: Columns) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -308,7 +323,7 @@ def hyper_axis(name: str, varied: Collection[str], log: bool, centre: float, spr
     lean = LEANS.get(name)
     lean = lean if lean and lean[0] in varied else None
     slopes = SLOPES.get(name, ())
-    return HyperAxis(name, log, centre, spread, slopes, BENDS.get(name), lean, name == "batch")
+    return HyperAxis(name, log, centre, spread, slopes, BENDS.get(name), lean, FAR.get(name))
 
 
 def coordinates(surface: Surface, table: Mapping[str, Array] | Table) -> dict[str, Array]:

@@ -56,6 +56,7 @@ class Law:
         split: (theta (..., p), centre, ln of N*D (...)) -> ln N of the lowest loss at that product;
             None where it has no closed form.
         measures: what it is a law of: ``loss``, ``error`` or ``score``.
+        value: ``evaluate`` without the gradient, where that is worth having.
     """
 
     name: str
@@ -69,6 +70,11 @@ class Law:
     internal: Callable[[Mapping[str, float], Centre], Array]
     split: Callable[[Array, Centre, Array], Array] | None = None
     measures: str = "loss"
+    value: Callable[[Array, Columns], Array] | None = None
+
+    def log_loss(self, theta: Array, x: Columns) -> Array:
+        """ln L (..., n) alone."""
+        return self.evaluate(theta, x)[0] if self.value is None else self.value(theta, x)
 
     def at(self, constants: Mapping[str, float], columns: Columns) -> Array:
         """The formula itself: the loss with given natural constants.

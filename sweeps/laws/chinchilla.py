@@ -7,7 +7,19 @@ from collections.abc import Mapping
 import numpy as np
 
 from sweeps.laws.base import FLOOR, LEVEL, Array, Columns, Law
-from sweeps.laws.coupled import INNER, additive_start, inner, internal_inner, natural_inner, split
+from sweeps.laws.coupled import (
+    INNER,
+    additive_start,
+    inner,
+    inner_value,
+    internal_inner,
+    natural_inner,
+    split,
+)
+
+
+def _value(theta: Array, x: Columns) -> Array:
+    return np.logaddexp(theta[..., 0, None], theta[..., 1, None] + inner_value(theta[..., 2:5], x))
 
 
 def _evaluate(theta: Array, x: Columns) -> tuple[Array, Array]:
@@ -38,4 +50,5 @@ CHINCHILLA = Law(
     natural=_natural,
     internal=_internal,
     split=split,
+    value=_value,
 )

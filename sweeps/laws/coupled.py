@@ -36,6 +36,20 @@ def inner(theta: Array, x: Columns) -> tuple[Array, Array]:
     return value, gradient
 
 
+def inner_value(theta: Array, x: Columns) -> Array:
+    """``inner`` without its gradient."""
+    balance = theta[..., 0, None]
+    alpha, beta = np.exp(theta[..., 1, None]), np.exp(theta[..., 2, None])
+    of_params = -np.logaddexp(0.0, -balance) - alpha * x["params"]
+    of_tokens = -np.logaddexp(0.0, balance) - beta * x["tokens"]
+    return np.logaddexp(of_params, of_tokens)
+
+
+def _value(theta: Array, x: Columns) -> Array:
+    outer = np.exp(theta[..., 5, None])
+    return np.logaddexp(theta[..., 0, None], theta[..., 1, None] + outer * inner_value(theta[..., 2:5], x))
+
+
 def _evaluate(theta: Array, x: Columns) -> tuple[Array, Array]:
     floor, level = theta[..., 0, None], theta[..., 1, None]
     k = np.exp(theta[..., 5, None])
@@ -142,4 +156,5 @@ COUPLED = Law(
     natural=_natural,
     internal=_internal,
     split=split,
+    value=_value,
 )

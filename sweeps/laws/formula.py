@@ -124,11 +124,15 @@ def law(
 
     def evaluate(theta: Array, x: Columns) -> tuple[Array, Array]:
         units = {name: np.exp(x[name]) for name in read}
-        n = len(x[columns[0]])
+        n = x[columns[0]].shape[-1]
         # One copy of every constant for each row: a single backward pass then gives all gradients.
         spread = np.moveaxis(np.repeat(theta[..., None, :], n, axis=-2), -1, 0)
         pull, value = make_vjp(lambda copies: anp.log(loss(values(copies), units)))(spread)
         return value, np.moveaxis(pull(np.ones_like(value)), 0, -1)
+
+    def value(theta: Array, x: Columns) -> Array:
+        constants = values(np.moveaxis(theta, -1, 0)[..., None])
+        return np.asarray(np.log(loss(constants, {name: np.exp(x[name]) for name in read})))
 
     def start(x: Columns, observed: Array, weight: Array) -> Array:
         units = {name: np.exp(x[name]) for name in read}
@@ -163,6 +167,7 @@ def law(
         internal=internal or without_units,
         split=split,
         measures=measures,
+        value=value,
     )
 
 

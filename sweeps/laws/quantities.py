@@ -46,6 +46,8 @@ _ALL = (
     Quantity("unique_tokens", "tokens before any is repeated", like="tokens"),
     Quantity("vocab", "entries of the vocabulary"),
     Quantity("vocab_params", "parameters of embedding and head", like="params"),
+    Quantity("granularity", "experts a dense layer is split into"),
+    Quantity("loss_in", "the loss a downstream law reads"),
     Quantity("experts", "experts a layer", low=1.0, centred=False),
     Quantity("active_params", "parameters a token passes through", like="params"),
     Quantity("streams", "parallel streams", low=1.0, centred=False),
