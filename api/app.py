@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.guard import check_exposure, guard
 from api.problems import RESPONSES, install
-from api.routes import answers, events, health, pictures, plan, runs, sweeps
+from api.routes import answers, events, health, observations, pictures, plan, runs, sweeps
 from store.db import make_engine, make_sessions, migrate
 
 DESCRIPTION = """\
@@ -65,6 +65,6 @@ def create_app(settings: Mapping[str, Any]) -> FastAPI:
     app.state.stopping = lambda: False
     app.add_middleware(guard, settings=settings["api"])
     install(app)
-    for module in (sweeps, plan, runs, answers, pictures, events, health):
+    for module in (sweeps, plan, runs, observations, answers, pictures, events, health):
         app.include_router(module.router)
     return app

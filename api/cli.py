@@ -5,22 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from pydantic_core import to_json
 from rich.console import Console
 
-import conf
-from api import render
+from api import fits, render
 from api.arguments import UsageError, numbers, pairs, read_spec
-from api.client import Client, connect
+from api.client import Client
+from api.terminal import Json, Options, Sweep, print_json, show_found
+from api.terminal import client as _client
+from api.terminal import console as _console
 from sweeps.errors import SweepError
 from sweeps.runs import RunState, SweepState
-
-PLAIN_WIDTH = 160  # of output that goes to a file
 
 app = typer.Typer(
     name="scalewise",
@@ -30,7 +28,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Sweep = Annotated[int, typer.Argument(help="Number of the sweep.", min=1)]
 Source = Annotated[str, typer.Argument(help="A preset of conf/sweep, or a .yaml or .json file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it, such as budget.runs=40.")]
 At = Annotated[
@@ -39,15 +36,6 @@ At = Annotated[
         help="Axes as key=value, or target=NAME; the first target without.", metavar="[KEY=VALUE]..."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What holds for every command."""
-
-    url: str | None
-    token: str | None
 
 
 @app.callback()
@@ -135,7 +123,7 @@ def submit(
     client = _client(context)
     sweep = client.submit(read_spec(source, overrides), key)
     if json:
-        _print_json(sweep)
+        print_json(sweep)
     else:
         _console().print(
             f"sweep {sweep.id} is {sweep.state}: {render.counts(sweep)}\n"
@@ -154,7 +142,7 @@ def plan(context: typer.Context, source: Source, overrides: Overrides = None, js
     Example: scalewise plan gpt_stdlib budget.flops=1e13
     """
     found = _client(context).plan(read_spec(source, overrides))
-    _show(found, json, lambda: render.plan(found))
+    show_found(found, json, lambda: render.plan(found))
 
 
 @app.command("list")
@@ -169,7 +157,7 @@ def list_(
     Example: scalewise list --state running
     """
     found = _client(context).sweeps(state, limit)
-    _show(found, json, lambda: render.sweeps(found))
+    show_found(found, json, lambda: render.sweeps(found))
 
 
 @app.command()
@@ -181,7 +169,7 @@ def show(context: typer.Context, sweep: Sweep, json: Json = False) -> None:
     client = _client(context)
     found = client.sweep(sweep)
     if json:
-        _print_json(found)
+        print_json(found)
         return
     fits = client.fits(sweep)
     _console().print(render.sweep(found, fits[-1].predictions if fits else {}))
@@ -209,7 +197,7 @@ def runs(
     """
     client = _client(context)
     found = client.runs(sweep, state)
-    _show(found, json, lambda: render.runs(client.sweep(sweep).spec, found))
+    show_found(found, json, lambda: render.runs(client.sweep(sweep).spec, found))
 
 
 @app.command()
@@ -220,7 +208,7 @@ def optimum(context: typer.Context, sweep: Sweep, at: At = None, json: Json = Fa
     """
     client = _client(context)
     found = client.optimum(sweep, pairs(at))
-    _show(found, json, lambda: render.optimum(client.sweep(sweep).spec, found))
+    show_found(found, json, lambda: render.optimum(client.sweep(sweep).spec, found))
 
 
 @app.command()
@@ -231,7 +219,7 @@ def predict(context: typer.Context, sweep: Sweep, at: At = None, json: Json = Fa
     """
     client = _client(context)
     found = client.predict(sweep, pairs(at))
-    _show(found, json, lambda: render.prediction(client.sweep(sweep).spec, found))
+    show_found(found, json, lambda: render.prediction(client.sweep(sweep).spec, found))
 
 
 @app.command()
@@ -246,7 +234,7 @@ def frontier(
     Example: scalewise frontier 1 1e12 1e13 1e14
     """
     found = _client(context).frontier(sweep, flops)
-    _show(found, json, lambda: render.frontier(found))
+    show_found(found, json, lambda: render.frontier(found))
 
 
 @app.command()
@@ -269,7 +257,7 @@ def verify(
     client = _client(context)
     given = numbers(overrides)
     run = wait(client, client.verify(sweep, target, given).id, Console(stderr=True) if json else _console())
-    _show(run, json, lambda: render.runs(client.sweep(sweep).spec, [run]))
+    show_found(run, json, lambda: render.runs(client.sweep(sweep).spec, [run]))
     if run.state != RunState.FINISHED:
         raise typer.Exit(1)
 
@@ -325,6 +313,10 @@ def extend(
     _console().print(f"sweep {found.id} is {found.state}")
 
 
+app.command("fit")(fits.fit)
+app.command("import")(fits.import_)
+
+
 def main() -> NoReturn:
     """Runs a command; a problem is one line (and one for each wrong field), not a traceback."""
     try:
@@ -338,29 +330,6 @@ def main() -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     sys.exit(0)
-
-
-def _client(context: typer.Context) -> Client:
-    given: Options = context.obj
-    settings = conf.load()["api"]
-    client = connect(given.url or settings["url"], given.token or settings["token"])
-    context.call_on_close(client.http.close)
-    return client
-
-
-def _console() -> Console:
-    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-
-
-def _show(found: Any, json: bool, rendered: Any) -> None:
-    if json:
-        _print_json(found)
-    else:
-        _console().print(rendered())
-
-
-def _print_json(found: Any) -> None:
-    typer.echo(to_json(found, indent=2, inf_nan_mode="null"))
 
 
 def _follow(client: Client, id: int) -> None:

@@ -15,7 +15,17 @@ from store import fits, lifecycle, queue
 from store.budget import Totals, totals
 from store.db import Sessions, insert_new, reading
 from store.events import emit, emit_all, event
-from store.models import DecisionRow, FitRow, ObservationRow, RunRow, SweepRow, from_decision, new_run
+from store.models import (
+    DecisionRow,
+    FitRow,
+    Json,
+    ObservationRow,
+    RunRow,
+    SweepRow,
+    from_decision,
+    new_run,
+    to_observation,
+)
 from store.timings import read_timings
 from sweeps.cost import Cost, SecondsModel, fit_seconds
 from sweeps.errors import NotFound
@@ -29,7 +39,7 @@ class Known:
     """What the scheduler's turn rests on.
 
     Args:
-        key: stands for the ended runs, the budget and the stop rule.
+        key: stands for the ended runs, the imported observations, the budget and the stop rule.
         revision: of the sweep's limits.
         n_runs: proxies there were, in whatever state.
         n_terminal: of them that had ended.
@@ -121,9 +131,14 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         .where(RunRow.sweep_id == sweep_id, RunRow.role == Role.PROXY)
         .order_by(RunRow.id)
     ).all()
+    imported = session.scalars(
+        select(ObservationRow)
+        .where(ObservationRow.sweep_id == sweep_id, ObservationRow.run_id.is_(None))
+        .order_by(ObservationRow.id)
+    ).all()
     spec = parse(sweep.spec)
     ended = [run_id for run_id, state, *_ in rows if state in TERMINAL]
-    key = _key(spec, ended)
+    key = _key(spec, ended, [row.id for row in imported])
     if session.scalar(select(FitRow.id).where(FitRow.sweep_id == sweep_id, FitRow.key == key)) is not None:
         return None
     by_state: dict[RunState, list[Config]] = {state: [] for state in RunState}
@@ -133,9 +148,12 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
     look = Look(
         spec=spec,
         observations=[
-            Observation(config, Cost(**cost), loss, run_id)
-            for run_id, _, config, cost, loss in rows
-            if loss is not None
+            *(
+                Observation(config, Cost(**cost), loss, run_id)
+                for run_id, _, config, cost, loss in rows
+                if loss is not None
+            ),
+            *(to_observation(row) for row in imported),
         ],
         diverged=by_state[RunState.DIVERGED],
         barred=by_state[RunState.FAILED] + by_state[RunState.CANCELLED],
@@ -178,7 +196,9 @@ def _write(session: Session, sweep_id: int, known: Known, result: Step) -> bool:
     return True
 
 
-def _key(spec: SweepSpec, ended: Sequence[int]) -> str:
+def _key(spec: SweepSpec, ended: Sequence[int], imported: Sequence[int]) -> str:
     """Stands for everything that may lead to another result."""
-    seen = {"ended": list(ended), "budget": asdict(spec.budget), "stop": asdict(spec.stop)}
+    seen: Json = {"ended": list(ended), "budget": asdict(spec.budget), "stop": asdict(spec.stop)}
+    if imported:
+        seen["imported"] = list(imported)
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()

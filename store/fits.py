@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from store.db import Sessions, reading
 from store.models import FitRow, Json
+from sweeps.answers import Prediction
 from sweeps.ensemble import Ensemble, from_dict, to_dict
 from sweeps.errors import NotFound
-from sweeps.answers import Prediction
 from sweeps.scheduler import Step
 
 _PREDICTIONS: TypeAdapter[dict[str, Prediction]] = TypeAdapter(dict[str, Prediction])

@@ -85,6 +85,18 @@ def extend(session: Session, sweep_id: int, spec: SweepSpec, reopen: bool) -> No
     emit(session, sweep_id, "sweep_extended", data)
 
 
+def look_again(session: Session, sweep_id: int) -> None:
+    """Has the scheduler look again, since observations came from elsewhere; a finished sweep goes on.
+
+    Raises:
+        NotFound: no such sweep.
+        IllegalTransition: when it is cancelled.
+    """
+    state = case((SweepRow.state == SweepState.FINISHED, SweepState.RUNNING), else_=SweepRow.state)
+    values: Json = {"state": state, "reason": None, "finished_at": None, "revision": SweepRow.revision + 1}
+    _move(session, sweep_id, (*LIVE, SweepState.FINISHED), "given observations", **values)
+
+
 def finish(session: Session, sweep_id: int, reason: str) -> None:
     """Ends a running sweep because nothing further is to be run.
 

@@ -190,9 +190,14 @@ POINTS = cast(Table, PointRow.__table__)
 
 
 class ObservationRow(Base):
-    """What the laws are fitted to; a run gives at most one."""
+    """What the laws are fitted to; a run gives at most one.
+
+    ``digest`` stands for the content of an imported one, so that importing it again changes nothing; it is
+    NULL where ``run_id`` is not.
+    """
 
     __tablename__ = "observations"
+    __table_args__ = (Index(None, "sweep_id", "digest", unique=True),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     sweep_id: Mapped[int] = mapped_column(ForeignKey("sweeps.id"), index=True)
@@ -201,6 +206,7 @@ class ObservationRow(Base):
     cost: Mapped[Json]
     loss: Mapped[float]
     provenance: Mapped[str]
+    digest: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -46,7 +46,8 @@ def read_sweep(session: Session, sweep_id: int) -> Sweep:
 
 def to_sweeps(session: Session, rows: Sequence[SweepRow]) -> list[Sweep]:
     """The records of rows, with what their runs have used."""
-    found = totals(session, [row.id for row in rows])
+    ids = [row.id for row in rows]
+    found, imported = totals(session, ids), _imported(session, ids)
     sweeps = []
     for row in rows:
         spec, used = parse(row.spec), found.get(row.id, Totals())
@@ -61,12 +62,23 @@ def to_sweeps(session: Session, rows: Sequence[SweepRow]) -> list[Sweep]:
                 spent=used.spent,
                 reserved=used.reserved,
                 counts=used.counts,
+                imported=imported.get(row.id, 0),
                 warnings=warnings(spec),
                 created_at=row.created_at,
                 finished_at=row.finished_at,
             )
         )
     return sweeps
+
+
+def _imported(session: Session, sweep_ids: Sequence[int]) -> dict[int, int]:
+    """How many observations each sweep was given from elsewhere."""
+    rows = session.execute(
+        select(ObservationRow.sweep_id, func.count())
+        .where(ObservationRow.sweep_id.in_(sweep_ids), ObservationRow.run_id.is_(None))
+        .group_by(ObservationRow.sweep_id)
+    )
+    return {sweep_id: int(count) for sweep_id, count in rows}
 
 
 def list_sweeps(

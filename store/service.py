@@ -28,9 +28,9 @@ from store.reads import (
     to_sweeps,
 )
 from store.timings import calibrated, record_timings, seconds_model, timings
+from sweeps.answers import settings
 from sweeps.cost import SecondsModel
 from sweeps.errors import Conflict, IllegalTransition, NotFound
-from sweeps.answers import settings
 from sweeps.runs import Role, Run, Sweep, SweepState
 from sweeps.scheduler import Look, Step, step
 from sweeps.spec import Budget, Config, SweepSpec, parse, spec_hash, to_dict

@@ -266,10 +266,14 @@ class _State:
 
 
 def _refine(state: _State, model: Model, x: Columns, y: Array) -> _State:
-    """Steps of the parameters and of sigma in turn; sigma is the fixed point of its posterior mode."""
+    """Steps of the parameters and of sigma in turn; sigma is the fixed point of its posterior mode.
+
+    A part of the runs is enough to tell which options are worth all of them.
+    """
+    part, part_y = _thinned(model, x, y, 2 * ROWS)
     for done in range(ROUNDS):
         prior = model.prior(state.features, state.misfit)
-        data = state.data(model, x, y)
+        data = state.data(model, part, part_y) if done < PRUNED else state.data(model, x, y)
         theta, objective = minimise_many(model.evaluate, state.theta, data, prior, iterations=STEPS)
         state = _weigh(replace(state, theta=theta), model, data, prior, objective)
         if done + 1 == PRUNED:
@@ -309,14 +313,19 @@ def _weigh(state: _State, model: Model, data: Data, prior: Prior, objective: Arr
     )
 
 
+def _thinned(model: Model, x: Columns, y: Array, most: int) -> tuple[Columns, Array]:
+    """At most so many of the runs, evenly over the law's first column."""
+    if len(y) <= most:
+        return x, y
+    order = np.argsort(x[model.law.columns[0]], kind="stable")
+    rows = order[np.linspace(0, len(y) - 1, most).astype(int)]
+    return {name: column[rows] for name, column in x.items()}, y[rows]
+
+
 def _start(model: Model, x: Columns, y: Array) -> tuple[Array, int]:
     """The best of many starts after some steps each: those of the law, crossed with learning rates below
     and above the middle; and how many different minima are about as good."""
-    if len(y) > ROWS:
-        rows = np.argsort(x[model.law.columns[0]], kind="stable")[
-            np.linspace(0, len(y) - 1, ROWS).astype(int)
-        ]
-        x, y = {name: column[rows] for name, column in x.items()}, y[rows]
+    x, y = _thinned(model, x, y, ROWS)
     law = model.law.start(x, np.exp(y), np.ones(len(y)))
     prior = model.prior(0, np.ones(1))
     bowl = np.tile(prior.mean[model.split :], (len(LR_STARTS), 1))

@@ -71,7 +71,9 @@ def past_runs(
     table = read(columns, mapping, free=free)
     axes = _axes(spec, table)
     _refuse(_missing(spec, axes, table))
-    axes["width"], notes = _widths(spec, axes, table) if "width" not in axes else (axes["width"], [])
+    notes: list[Warning] = []
+    if "width" not in axes and "params" in table:
+        axes["width"], notes = _widths(spec, axes, table)
     axes = {name: _whole(column) if rules[name].integer else column for name, column in axes.items()}
     _refuse(_check(spec, axes))
     found = tabulate(spec, axes)

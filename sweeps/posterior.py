@@ -103,15 +103,31 @@ class Posterior:
                 weights.append(np.full(len(found), member.weight / len(found)))
         return quantiles(np.concatenate(values), np.concatenate(weights)) if values else None
 
-    def _log_loss(self, x: Columns) -> Band:
-        def draws(model: Model, member: Member) -> Array:
-            value = model.log_loss(member.fit.draws, x) + member.fit.loss_centre
-            centre = np.median(value, axis=0)
-            return np.asarray(centre + member.stretch * (value - centre))
+    def draws(self, x: Columns, rng: np.random.Generator | None = None) -> tuple[Array, Array]:
+        """ln L at rows by every draw, averaged over seeds.
 
-        found = self.pool(draws)
-        assert found is not None
-        return found
+        Args:
+            rng: adds the noise of a new run to every row of every draw.
+
+        Returns:
+            (b, n) and the weights of the draws, (b,), which sum to 1.
+        """
+        values, weights = [], []
+        for model, member in self.pairs:
+            one = member.fit
+            value = model.log_loss(one.draws, x) + one.loss_centre
+            centre = np.median(value, axis=0)
+            value = centre + member.stretch * (value - centre)
+            if rng is not None:
+                scale = member.stretch * one.noise.scale(model.height(one.theta, x))
+                tails = min(max(one.degrees, MIN_DEGREES), one.noise.nu)
+                value = value + scale * rng.standard_t(tails, value.shape)
+            values.append(value)
+            weights.append(np.full(len(value), member.weight / len(value)))
+        return np.concatenate(values), np.concatenate(weights)
+
+    def _log_loss(self, x: Columns) -> Band:
+        return quantiles(*self.draws(x))
 
     def best(self, x: Columns, name: str) -> Array:
         """Centred coordinate of an axis's optimum, (n,): weighted mean of the modes."""

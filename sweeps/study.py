@@ -37,6 +37,7 @@ class Study:
         observed: the table.
         posterior: laws with weights, in the frame they were fitted in.
         scales: quantities the laws read and that vary.
+        lone: the quantity that laws of one variable read as ``x``, if they do.
         checklist: what a reader must know to judge the fit, as (Mis)Fitting asks for (Li et al. 2025,
             arXiv 2502.18969).
         warnings: reasons to trust it less.
@@ -45,6 +46,7 @@ class Study:
     observed: Observed
     posterior: Posterior
     scales: tuple[str, ...]
+    lone: str | None
     checklist: dict[str, Any]
     warnings: tuple[Warning, ...]
 
@@ -69,6 +71,8 @@ class Study:
         table = {name: np.broadcast_to(value, (rows,)) for name, value in given.items()}
         table |= _compute(table, self.observed.columns)
         frame, best = self.posterior.frame, []
+        if self.lone in table:
+            table["x"] = table[self.lone]
         for name in frame.sources.values():
             if name not in table:
                 asked = ", ".join(self.scales)
@@ -217,7 +221,12 @@ def fit(
     table = {name: column for name, column in observed.columns.items() if name != "loss"}
     table |= _compute(table, table)
     varied = tuple(name for name, column in table.items() if np.ptp(column) > 1e-9 * np.abs(column).max())
+    lone = _lone(varied)
+    if lone is not None:
+        table["x"] = table[lone]
     family, scales = _family(laws, table, varied)
+    lone = lone if "x" in scales else None
+    scales = tuple(lone if name == "x" and lone else name for name in scales)
     axes = [name for name in varied if name not in (*scales, *DERIVED) and _is_axis(name, family)]
     surface = surface_over({name: np.unique(table[name]).tolist() for name in axes})
     read = dict.fromkeys(["flops", *scales, *(name for one in family for name in one.columns)])
@@ -233,7 +242,7 @@ def fit(
     held = [member.holdout for member in found.members if member.holdout is not None]
     checklist = _checklist(observed, found, scales, axes, there, seed)
     warnings = (*observed.notes, *of_study(posterior, table, scales, bool(held)))
-    return Study(observed, posterior, scales, checklist, warnings)
+    return Study(observed, posterior, scales, lone, checklist, warnings)
 
 
 def predict(study: Study, at: Mapping[str, ArrayLike]) -> list[Forecast]:
@@ -289,11 +298,7 @@ def _compute(table: Mapping[str, Array], like: Mapping[str, Array]) -> dict[str,
 def _family(
     laws: str | Sequence[str | Law], table: dict[str, Array], varied: Sequence[str]
 ) -> tuple[list[Law], tuple[str, ...]]:
-    """The laws to fit and the quantities of scale they read; a lone quantity is also known as ``x``."""
-    lone = [name for name in varied if name in QUANTITIES and name not in (*HYPERPARAMETERS, *DERIVED)]
-    lone = lone or [name for name in varied if name == "flops"]
-    if len(lone) == 1 and "x" not in table:
-        table["x"] = table[lone[0]]
+    """The laws to fit and the quantities of scale they read."""
     if laws != "auto":
         family = _named([laws] if isinstance(laws, str) else laws, table)
         return family, _scales(family, table)
@@ -302,7 +307,7 @@ def _family(
         for law in LAWS.values()
         if law.measures == "loss" and set(law.columns) <= set(varied) - {"flops", "steps", *HYPERPARAMETERS}
     ]
-    if len(lone) == 1:
+    if "x" in table:
         family = [LAWS[name] for name in ALONE]
     else:
         most = max((len(law.columns) for law in usable), default=0)
@@ -311,6 +316,13 @@ def _family(
         given = ", ".join(varied) or "nothing"
         raise FitError(f"no law reads what varies in this table ({given}); map params, tokens or flops")
     return family, _scales(family, table)
+
+
+def _lone(varied: Sequence[str]) -> str | None:
+    """The only quantity of scale that varies, if there is just one; compute where it stands alone."""
+    found = [name for name in varied if name in QUANTITIES and name not in (*HYPERPARAMETERS, *DERIVED)]
+    found = found or [name for name in varied if name == "flops"]
+    return found[0] if len(found) == 1 else None
 
 
 def _scales(family: Sequence[Law], table: Mapping[str, Array]) -> tuple[str, ...]:

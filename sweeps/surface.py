@@ -51,6 +51,7 @@ DEPTH = (
 )
 STEEP = 3.0  # s z from where a wall is linear: the loss of a run that diverges is bounded
 SMALL = 0.03  # |s z| below which differences cancel and a series is used
+BLOCK = 16_384  # values evaluated at once
 REACH, HALVINGS = 12.0, 40  # e-folds within which the best rate at a batch is sought
 
 
@@ -89,7 +90,7 @@ class HyperAxis:
 
     @cached_property
     def parameters(self) -> tuple[Parameter, ...]:
-        """Optimum, its slopes, ln curvature, then what it has of bend, lean and second wall, in this order."""
+        """Optimum, its slopes, ln curvature, then those it has of bend, lean and second wall."""
         name = self.name
         found = [Parameter(f"{name}*", f"the optimal {name}", 0.0, 1.5)]
         for column, *prior in self.slopes:
@@ -213,14 +214,19 @@ class Surface:
         Returns:
             (..., n) and (..., n, q).
         """
-        shape = (*theta.shape[:-1], len(next(iter(x.values()))))
-        height = np.zeros(shape)
-        gradient = np.empty((*shape, theta.shape[-1]))
+        n = len(next(iter(x.values())))
+        height = np.zeros((*theta.shape[:-1], n))
+        gradient = np.empty((*theta.shape[:-1], n, theta.shape[-1]))
+        if theta.ndim > 1 and len(theta) > 1 and len(theta) * n > BLOCK:  # in parts that fit the cache
+            rows = max(BLOCK // n, 1)
+            for i in range(0, len(theta), rows):
+                height[i : i + rows], gradient[i : i + rows] = self.evaluate(theta[i : i + rows], x)
+            return height, gradient
         if not self.axes:
             return height, gradient
         depth, by_depth = self._depth(theta, x)
         offset = {name: x[name] - best for name, best in self.joint(theta, x).items()}
-        pull = {name: np.zeros(shape) for name in offset}  # derivative of the height in the offset
+        pull = {name: np.zeros(height.shape) for name in offset}  # derivative of the height in the offset
         for wall in self._walls(theta):
             scale, z = depth * wall.k, offset[wall.axis]
             if wall.other:
@@ -257,9 +263,9 @@ class Surface:
             yield Wall(axis.name, other, np.exp(theta[..., at, None]), bend, lean, (at, at_bend, at_lean))
             if axis.far:
                 last = self.offsets[axis.name] + len(axis.parameters) - 1
-                _, bend, lean = axis.far
-                leans = other if lean else None
-                yield Wall(axis.name, leans, np.exp(theta[..., last, None]), bend, lean, (last, None, None))
+                leans = other if axis.far[2] else None
+                k = np.exp(theta[..., last, None])
+                yield Wall(axis.name, leans, k, *axis.far[1:], (last, None, None))
 
     def _follow(self, theta: Array, batch: Array) -> Array:
         """Offset of the best rate where the batch is off its optimum by ``batch``, (..., n).

@@ -1,0 +1,235 @@
+"""Commands on tables of runs: fit one without a service, give one to a sweep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import ArrayLike
+from rich.text import Text
+
+from api.arguments import UsageError, numbers
+from api.tables import Columns, read_table
+from api.terminal import Json, Sweep, client, console, print_json
+from sweeps.errors import FitError, SpecError
+from sweeps.mapping import ALIASES, Term, parse_mapping, parse_term
+
+PLOTS = (".html", ".png")
+CHUNK = 2_000  # rows that are sent at once
+
+Table = Annotated[Path, typer.Argument(help="Table of runs: .csv, .tsv, .txt, .parquet, .jsonl or .json.")]
+Map = Annotated[
+    str,
+    typer.Option(
+        "--map", help='Column of each quantity: "params=N, tokens=1e9*D, loss=loss"; odd names in quotes.'
+    ),
+]
+
+
+def fit(
+    file: Table,
+    map_: Map,
+    test: Annotated[Path | None, typer.Option(help="Runs to hold the fit against; never fitted.")] = None,
+    target: Annotated[str | None, typer.Option(help="What is asked about: params=25e9,tokens=5e11.")] = None,
+    group: Annotated[str | None, typer.Option(help="Column whose values are fitted apart.")] = None,
+    laws: Annotated[
+        str, typer.Option(help="Names with commas, or auto for all that fit the table.")
+    ] = "auto",
+    count: Annotated[
+        str | None, typer.Option(help="Column with another count of parameters: fits that too.")
+    ] = None,
+    plot: Annotated[
+        list[Path] | None, typer.Option(help="Picture to write, .html or .png; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws behind the intervals.", min=0)] = 0,
+    json: Json = False,
+) -> None:
+    """Fits scaling laws to any table of finished runs; no service is needed.
+
+    Example: scalewise fit runs.csv --map "params=N, tokens=D, loss=loss" --target params=25e9,tokens=5e11
+    """
+    from sweeps.tables import group as split
+
+    with _usage():
+        mapping, asked = parse_mapping(map_), _target(target)
+        names = "auto" if laws == "auto" else [name.strip() for name in laws.split(",")]
+        other = None if count is None else mapping | {"params": parse_term(count)}
+        plots = [_plot(path) for path in plot or []]
+        table, held = read_table(file), None if test is None else read_table(test)
+        parts = {"": table} if group is None else split(table, group)
+        tests = {} if held is None else {"": held} if group is None else split(held, group)
+        if stray := [label for label in tests if label not in parts]:
+            allowed = ", ".join([*parts][:20])
+            raise UsageError(f"given the test's {group} {', '.join(stray[:20])}; allowed: {allowed}")
+        found: dict[str, Any] = {}
+        for label, columns in parts.items():
+            title = file.name + (f", {group} {label}" if label else "")
+            with _named(title if label else ""):
+                one = _fit(columns, tests.get(label), mapping, other, asked, names, seed, plots, title, label)
+            found[label] = {"file": str(file), "group": label or None, **one}
+            if not json:
+                _print(found[label], title, last=len(found) == len(parts))
+    if json:
+        print_json(found[""] if group is None else {"group": group, "groups": found})
+
+
+def import_(
+    context: typer.Context,
+    sweep: Sweep,
+    file: Table,
+    map_: Map,
+    source: Annotated[
+        str | None, typer.Option(help="Where the runs are from; the file's name without.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Adds past runs to what the laws of a sweep are fitted to; importing them again changes nothing.
+
+    Every axis that the sweep varies has to be mapped; batch_tokens may stand for batch, params for width and
+    flops for tokens.
+
+    Example: scalewise import 3 old_runs.csv --map "width=d_model, tokens=1e6*Mtok, lr=lr, loss=loss"
+    """
+    from sweeps.imports import past_runs
+
+    service = client(context)
+    spec = service.sweep(sweep).spec
+    with _usage():
+        mapping = parse_mapping(map_, {})
+        columns = read_table(file)
+        checked = past_runs(spec, columns, mapping, file.name)
+    used = {term.column: columns[term.column].tolist() for term in mapping.values()}
+    added = known = 0
+    for start in range(0, len(checked.observations), CHUNK):
+        rows = {name: values[start : start + CHUNK] for name, values in used.items()}
+        body = {"columns": rows, "map": map_, "source": source or file.name, "first_row": start + 1}
+        received = service.import_runs(sweep, body)
+        added, known, imported = added + received.added, known + received.known, received.imported
+    whole = replace(received, added=added, known=known, imported=imported, warnings=checked.notes)
+    if json:
+        print_json(whole)
+        return
+    words = f"sweep {sweep} has {imported} imported runs: {added} new, {known} known already"
+    console().print(words + ("; its laws are fitted again at the next look" if added else ""))
+    for warning in whole.warnings:
+        console().print(f"warning {warning.code}: {warning.message}", style="yellow", soft_wrap=True)
+
+
+def _fit(
+    columns: Columns,
+    held: Columns | None,
+    mapping: Mapping[str, Term],
+    other: Mapping[str, Term] | None,
+    target: dict[str, float] | None,
+    laws: str | list[str],
+    seed: int,
+    plots: list[Path],
+    title: str,
+    label: str,
+) -> dict[str, Any]:
+    """Fits one table, and the same under another count of parameters."""
+    from api import report
+    from sweeps.plot import chart_html, chart_png
+    from sweeps.study import Study
+    from sweeps.study import fit as learn
+    from sweeps.tables import Observed, observe
+
+    def study(by: Mapping[str, Term]) -> tuple[Study, Observed | None]:
+        observed = observe(columns, by)
+        test = None if held is None else observe(held, by, to_fit=False)
+        asked: dict[str, ArrayLike] = {**target} if target else {}
+        if test is not None and not asked:
+            asked = {name: column for name, column in test.columns.items() if name != "loss"}
+        return learn(observed, laws=laws, target=asked or None, seed=seed), test
+
+    made, test = study(mapping)
+    asked, notes = _ask(made, target)
+    found = report.document(made, asked, test)
+    found["warnings"] += notes
+    found["recount"] = None
+    if other is not None:
+        second, again = study(other)
+        found["recount"] = report.recount(made, second, asked, again)
+    for path in plots:
+        name = f"{path.stem}-{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}" if label else path.stem
+        drawn = report.chart(made, found, test, title)
+        content = chart_png(drawn) if path.suffix.lower() == ".png" else chart_html(drawn).encode()
+        path.with_name(name + path.suffix).write_bytes(content)
+    return found
+
+
+def _ask(study: Any, target: dict[str, float] | None) -> tuple[dict[str, float] | None, list[dict[str, str]]]:
+    """The target with what it leaves open: given compute alone, the best split of it."""
+    if target is None:
+        return None, []
+    notes = []
+    seen = study.observed.columns
+    for name, value in target.items():
+        if name in seen and not float(np.min(seen[name])) / 1e3 <= value <= float(np.max(seen[name])) * 1e6:
+            ends = f"{np.min(seen[name]):.3g} to {np.max(seen[name]):.3g}"
+            words = (
+                f"the target's {name}, {value:.3g}, is far from the table's {ends}; is it in the same unit?"
+            )
+            notes.append({"code": "target_units", "message": words})
+    if (
+        "flops" in target
+        and set(study.scales) == {"params", "tokens"}
+        and not {"params", "tokens"} & set(target)
+    ):
+        (best,) = study.frontier([target["flops"]])
+        words = f"the target gives compute alone: taken are its best {best.params:.4g} params"
+        notes.append({"code": "target_split", "message": f"{words} and {best.tokens:.4g} tokens"})
+        return target | {"params": best.params, "tokens": best.tokens}, notes
+    return target, notes
+
+
+def _print(found: Mapping[str, Any], title: str, last: bool) -> None:
+    from api import report
+
+    console().print(report.tables(dict(found), title))
+    if not last:
+        console().print(Text("-" * 40, "bright_black"))
+
+
+def _target(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    given = numbers([part.strip() for part in text.split(",")])
+    for name, value in given.items():
+        if not 0.0 < value < float("inf"):
+            raise UsageError(f"given the target's {name}={value:g}; allowed: a number above 0")
+    return {ALIASES.get(name, name): value for name, value in given.items()}
+
+
+def _plot(path: Path) -> Path:
+    if path.suffix.lower() not in PLOTS or not path.parent.is_dir():
+        allowed = f"a file that ends with {' or '.join(PLOTS)}, in a folder that exists"
+        raise UsageError(f"given --plot {path}; allowed: {allowed}")
+    return path
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """Bad input is one message and the status 2."""
+    try:
+        yield
+    except (SpecError, FitError, UsageError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+@contextmanager
+def _named(title: str) -> Iterator[None]:
+    """Says which group an error is about."""
+    try:
+        yield
+    except (SpecError, FitError) as error:
+        if not title:
+            raise
+        raise UsageError(f"{title}: {error}") from None
