@@ -3,11 +3,12 @@
     python benchmarks/curves.py PATH [--partial]
 
 PATH holds a folder for each model size (``25``, ``100``, ``400``), each with nine curves of Luo et al. 2025
-(arXiv 2503.12811, github.com/thu-yao-01-luo/MultiPowerLaw) as ``step,lr,loss``. Their protocol: fit cosine_24000,
-constant_24000 and wsdcon_9; predict the other six; MAE, RMSE, mean and worst relative error of each curve, averaged
-over the six. The multi-power law is evaluated with its published constants; the annealing law of Tissue et al.
-(arXiv 2408.11029) is fitted by its authors' objective (sum of Huber losses, delta 1e-3, on ln L) for both of their
-lambda. ``--partial`` also continues each test run from 40, 60 and 80 % of it, given the three fitted curves.
+(arXiv 2503.12811, github.com/thu-yao-01-luo/MultiPowerLaw) as ``step,lr,loss``. Their protocol: fit
+cosine_24000, constant_24000 and wsdcon_9; predict the other six; MAE, RMSE, mean and worst relative error of
+each curve, averaged over the six. The multi-power law is evaluated with its published constants; the
+annealing law of Tissue et al. (arXiv 2408.11029) is fitted by its authors' objective (sum of Huber losses,
+delta 1e-3, on ln L) for both of their lambda. ``--partial`` also continues each test run from 40, 60 and
+80 % of it, given the three fitted curves.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def load(path: Path) -> Curve:
 def errors(predicted: Array, curve: Curve) -> Array:
     """MAE, RMSE, mean and worst relative error."""
     off = np.abs(predicted - curve.loss)
-    return np.array([off.mean(), np.sqrt(np.mean(off**2)), np.mean(off / curve.loss), np.max(off / curve.loss)])
+    return np.array(
+        [off.mean(), np.sqrt(np.mean(off**2)), np.mean(off / curve.loss), np.max(off / curve.loss)]
+    )
 
 
 def tissue(curves: dict[str, Curve], decay: float) -> list[Array]:
@@ -81,14 +84,16 @@ def tissue(curves: dict[str, Curve], decay: float) -> list[Array]:
 
     def loss(theta: Array, name: str) -> Array:
         floor, level, alpha, gain = np.exp(theta)
-        return np.maximum(floor + level * total[name] ** -alpha - gain * areas[name], 1e-3)
+        return np.asarray(np.maximum(floor + level * total[name] ** -alpha - gain * areas[name], 1e-3))
 
     def objective(theta: Array) -> float:
         rest = [np.log(curves[name].loss) - np.log(loss(theta, name)) for name in TRAIN]
         return float(1e6 * huber(DELTA, np.concatenate(rest)).sum())
 
     grid = itertools.product((1.0, 2.0, 4.0), (0.5, 1.0), (0.2, 0.5, 1.0), (0.5, 5.0))
-    tries = [minimize(objective, np.log(start), method="L-BFGS-B") for start in grid]
+    tries = [
+        minimize(objective, np.log(start), method="L-BFGS-B", bounds=[(-4.0, 4.0)] * 4) for start in grid
+    ]
     best = minimize(objective, min(tries, key=lambda found: float(found.fun)).x, method="Nelder-Mead")
     return [loss(best.x, name) for name in TEST]
 

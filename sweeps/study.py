@@ -64,14 +64,19 @@ class Study:
         """Columns of configurations as the laws read them, what is left out derived or at its optimum.
 
         Raises:
-            FitError: a quantity that the laws read is missing.
+            FitError: a quantity that the laws read is missing or not a positive number, or lengths differ.
         """
         given = {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in at.items()}
-        rows = max((len(value) for value in given.values()), default=1)
-        table = {name: np.broadcast_to(value, (rows,)) for name, value in given.items()}
+        read = {*self.posterior.frame.sources, "params", "tokens", "flops", self.lone}
+        for name in (name for name in given if name in read):
+            wrong = given[name][~(np.isfinite(given[name]) & (given[name] > 0.0))]
+            if len(wrong):
+                raise FitError(f"{name} is {wrong[0]:g}; a positive number is needed")
+        table, rows = _rows(given)
         table |= _compute(table, self.observed.columns)
+        table |= _tokens(table, self.observed.columns)
         frame, best = self.posterior.frame, []
-        if self.lone in table:
+        if self.lone is not None and self.lone in table:
             table["x"] = table[self.lone]
         for name in frame.sources.values():
             if name not in table:
@@ -241,7 +246,7 @@ def fit(
     posterior = Posterior(found, frame)
     held = [member.holdout for member in found.members if member.holdout is not None]
     checklist = _checklist(observed, found, scales, axes, there, seed)
-    warnings = (*observed.notes, *of_study(posterior, table, scales, bool(held)))
+    warnings = (*observed.notes, *of_study(posterior, table, frame.columns(table), scales, bool(held)))
     return Study(observed, posterior, scales, lone, checklist, warnings)
 
 
@@ -291,8 +296,30 @@ def _compute(table: Mapping[str, Array], like: Mapping[str, Array]) -> dict[str,
         if {*pair, "flops"} <= set(like):
             factor = float(np.median(like["flops"] / (like["params"] * like["tokens"])))
         return {"flops": factor * table["params"] * table["tokens"]}
+    if pair <= set(like) or "flops" in like:
+        return {}
     proxy = next((name for name in ("compute", "params", "tokens", "x", *like) if name in table), None)
     return {} if proxy is None else {"flops": np.asarray(table[proxy], dtype=float)}
+
+
+def _tokens(table: Mapping[str, Array], like: Mapping[str, Array]) -> dict[str, Array]:
+    """Tokens of rows that give params and compute alone."""
+    if "tokens" in table or "tokens" not in like or not {"params", "flops"} <= set(table):
+        return {}
+    factor = PER_TOKEN
+    if {"params", "flops"} <= set(like):
+        factor = float(np.median(like["flops"] / (like["params"] * like["tokens"])))
+    return {"tokens": table["flops"] / (factor * table["params"])}
+
+
+def _rows(given: Mapping[str, Array]) -> tuple[dict[str, Array], int]:
+    """Columns of one length, numbers repeated."""
+    lengths = {name: len(value) for name, value in given.items() if len(value) != 1}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise FitError(f"columns of one length are needed; given {told}")
+    rows = next(iter(lengths.values()), 1)
+    return {name: np.broadcast_to(value, (rows,)) for name, value in given.items()}, rows
 
 
 def _family(

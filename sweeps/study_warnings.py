@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from sweeps.laws.base import Array
+from sweeps.laws.base import Array, Columns
+from sweeps.model import MISFIT
 from sweeps.posterior import Posterior, Quantiles
 from sweeps.tables import Warning
 
@@ -17,17 +18,17 @@ FEW_SCALES = 3  # distinct values of a scale below which its exponent is mostly 
 SLIGHT = 0.05  # weight of a fit below which its troubles are not worth a warning
 AT_BOUND = 2.5  # prior standard deviations from the prior's middle
 LOOSE = 0.8  # posterior over prior standard deviation above which the data did not tell
-MISFIT = 0.002  # misfit by e-fold of compute that is worth a warning, relative
-EDGE = 0.1  # share of a grid's width from its end that counts as its edge
+MISFIT_SEEN = 0.002  # relative misfit that is worth a warning
 
 
 def of_study(
-    view: Posterior, table: Mapping[str, Array], scales: Sequence[str], held: bool
+    view: Posterior, table: Mapping[str, Array], x: Columns, scales: Sequence[str], held: bool
 ) -> Iterator[Warning]:
     """Warnings about a fit.
 
     Args:
         table: its columns.
+        x: as the laws see them.
         scales: quantities the laws read.
         held: whether there were runs enough to hold some out.
     """
@@ -40,15 +41,17 @@ def of_study(
                 "apart; add runs at other ratios of tokens to params",
             )
     for name in scales:
-        values = len(np.unique(np.round(np.log(table[name]), 2)))
-        if values < FEW_SCALES:
-            yield Warning("few_scales", f"{name} takes {values} values; its exponent rests on the prior")
+        distinct = len(np.unique(np.round(np.log(table[name]), 2)))
+        if distinct < FEW_SCALES:
+            yield Warning("few_scales", f"{name} takes {distinct} values; its exponent rests on the prior")
     if not held:
         yield Warning("no_holdout", "too few runs to hold any out; the weights of the laws are untested")
+    told: set[str] = set()
     for model, member in view.pairs:
         one = member.fit
-        if member.weight < SLIGHT:
+        if member.weight < SLIGHT or one.law in told:
             continue
+        told.add(one.law)
         if not one.converged:
             yield Warning("not_converged", f"the fit of {one.law} did not settle")
         if one.basins > 1:
@@ -60,24 +63,25 @@ def of_study(
                 yield Warning("at_bound", f"{one.law}: {parameter.meaning} lies far {side} what is usual")
             if np.sqrt(one.covariance[i, i]) > LOOSE * parameter.sd:
                 yield Warning("unidentified", f"{one.law}: the runs tell little about {parameter.meaning}")
-        if view.frame.misfit is not None and one.noise.misfit > MISFIT:
+        missed = float(np.sqrt(np.mean((x[MISFIT] @ one.theta[len(model.parameters) :]) ** 2)))
+        if missed > max(MISFIT_SEEN, one.noise.sigma):
             yield Warning(
                 "misfit",
-                f"{one.law} misses the runs by about {one.noise.misfit:.1%} for each e-fold of compute below "
-                "the target; those far below it count less",
+                f"{one.law} misses the runs by {missed:.1%} in a way that noise does not explain; those far "
+                "below the target count less",
             )
-            break
     for axis in view.frame.surface.axes:
-        yield from _edge(axis.name, table)
-
-
-def _edge(name: str, table: Mapping[str, Array]) -> Iterator[Warning]:
-    """Whether the best runs lie at the end of what was tried."""
-    if "loss" in table:
-        return
-    values = np.unique(table[name])
-    if len(values) < FEW_SCALES:
-        yield Warning("few_values", f"{name} takes {len(values)} values; its optimum rests on the prior")
+        name, values = axis.name, np.unique(table[axis.name])
+        if len(values) < FEW_SCALES:
+            yield Warning("few_values", f"{name} takes {len(values)} values; its optimum rests on the prior")
+        largest = int(np.argmax(x["flops"]))
+        best = view.best({key: column[[largest]] for key, column in x.items()}, name)[0]
+        if not x[name].min() <= best <= x[name].max():
+            end, side = (values[0], "below") if best < x[name].min() else (values[-1], "above")
+            yield Warning(
+                "edge",
+                f"the best {name} for the largest run lies {side} {end:g}, the last value tried; try further",
+            )
 
 
 def of_prediction(

@@ -174,7 +174,7 @@ class Surface:
 
         Args:
             theta: (..., q).
-            x: centred columns, (n,).
+            x: centred columns, (n,); nothing follows those that are not there.
 
         Returns:
             name -> (..., n).
@@ -191,7 +191,8 @@ class Surface:
             offset = self.offsets[axis.name]
             best = theta[..., offset, None]
             for i, (column, _, _) in enumerate(axis.slopes, start=1):
-                best = best + theta[..., offset + i, None] * x[column]
+                if column in x:
+                    best = best + theta[..., offset + i, None] * x[column]
             found[axis.name] = best
         return found
 
@@ -247,7 +248,7 @@ class Surface:
             at = self.offsets[axis.name]
             gradient[..., at] = -pull[axis.name]
             for i, (column, _, _) in enumerate(axis.slopes, start=1):
-                gradient[..., at + i] = -pull[axis.name] * x[column]
+                gradient[..., at + i] = -pull[axis.name] * x.get(column, 0.0)
         for i, derivative in enumerate(by_depth):
             gradient[..., i - len(DEPTH)] = height * derivative
         return height, gradient
