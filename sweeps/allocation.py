@@ -93,12 +93,7 @@ def surface(
         }
 
     def loss(params: Array, tokens: Array) -> Array:
-        if params.ndim == 1:
-            value = law.evaluate(draws, columns(params, tokens))[0]
-        else:
-            rows = zip(draws, params, tokens, strict=True)
-            value = np.stack([law.evaluate(one, columns(n, d))[0] for one, n, d in rows])
-        return np.asarray(np.exp(value + origin["loss"]))
+        return np.exp(law.log_loss(draws, columns(params, tokens)) + origin["loss"])
 
     return loss
 
@@ -117,14 +112,19 @@ def best(loss: Surface, flops: Number, cost: Spending = TRAINING) -> Allocation:
 
 
 def best_of_law(
-    law: Law, theta: Array, centre: Centre, flops: float, others: Mapping[str, float] | None = None
+    law: Law,
+    theta: Array,
+    centre: Centre,
+    flops: float,
+    others: Mapping[str, float] | None = None,
+    cost: Spending = TRAINING,
 ) -> Allocation:
-    """As ``best`` at C = 6 N D, in closed form where the law has one."""
+    """As ``best``, in closed form where the law has one and nothing is served."""
     draws = np.atleast_2d(np.asarray(theta, dtype=float))
     found = surface(law, draws, centre, others)
-    if law.split is None:
-        return best(found, flops)
-    product = np.full(len(draws), np.log(flops / TRAINING.per_token))
+    if law.split is None or cost.served:
+        return best(found, flops, cost)
+    product = np.full(len(draws), np.log(flops / cost.per_token))
     log_n = law.split(draws, centre, product)
     params, tokens = np.exp(log_n), np.exp(product - log_n)
     return Allocation(

@@ -23,7 +23,7 @@ from sweeps.surface import Surface, surface
 CUTS = (0.6, 0.8)  # shares of the runs, by compute, that a hold-out fit sees
 MIN_HELD, MIN_SEEN = 2, 8
 DRAWS, FEW = 240, 16  # posterior draws over all fits, and of a fit that weighs little
-TRUST = 4.0  # held-out runs that the intervals are trusted as much as
+UNTESTED, TRUST = 2.0, 4.0  # stretch before any run was held out, worth so many held-out runs
 NEGLIGIBLE = 1e-3  # weight below which a fit is left out of the answers
 
 
@@ -176,7 +176,7 @@ class HoldOut:
 
     density: float = 0.0
     error: float | None = None
-    stretch: float = 1.0
+    stretch: float = UNTESTED
 
 
 def _hold_out(model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss: Array) -> HoldOut:
@@ -209,7 +209,7 @@ def _hold_out(model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss
             squares.append(float(share[i] * np.mean(error**2)))
         density += float(logsumexp(densities, b=share)) / len(cuts)
         held_runs += len(rest)
-    stretch = np.sqrt((TRUST + missed) / (TRUST + held_runs / len(cuts)))
+    stretch = np.sqrt((TRUST * UNTESTED**2 + missed) / (TRUST + held_runs / len(cuts)))
     return HoldOut(density, float(np.sqrt(np.sum(squares) / len(cuts))), max(1.0, float(stretch)))
 
 

@@ -16,10 +16,10 @@ from sweeps.solve import Data, Prior, minimise_many, objective, scaled
 
 SIGMA, SIGMA_WEIGHT = 0.008, 3.0  # relative noise before any is seen, worth that many runs
 NUS = (3.0, 30.0)  # tails of the noise that are tried: heavy, and next to normal
-WALLS, WALL = (0.05, 0.25), 0.1
+WALLS, WALL = (0.05, 0.15), 0.1
 MISFITS, MISFIT_MIDDLE = (0.0003, 0.001, 0.003, 0.01), 0.002  # by e-fold of compute below the target
 LR_STARTS = (0.0, -1.0, 1.0)
-ROUNDS, STEPS = 9, 4  # of refining sigma, and of the parameters in each
+ROUNDS, STEPS = 10, 4  # of refining sigma, and of the parameters in each
 PRUNED = 3  # rounds after which options far from the best are dropped
 NATS = 10.0  # of evidence below the best that is far
 SHARE = 0.03  # of the posterior below which an option is left out

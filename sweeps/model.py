@@ -8,8 +8,11 @@ from functools import cached_property
 
 import numpy as np
 
+from sweeps import columns
+from sweeps.errors import FitError
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Columns, Law, Parameter, own
+from sweeps.laws.quantities import quantity
 from sweeps.misfit import Misfit, misfit
 from sweeps.solve import Prior
 from sweeps.space import Table, candidates
@@ -113,9 +116,13 @@ class Model:
 
 def frame(spec: SweepSpec) -> Frame:
     """The frame of a sweep, centred on its space, so that it stays as runs arrive."""
-    rows, sources = candidates(spec), {"tokens": "tokens_seen", "flops": "flops"}
-    sources["params"] = f"params_{spec.laws.count}"
-    centre = {name: float(np.mean(np.log(rows[source]))) for name, source in sources.items()}
+    _known(spec.laws.names)
+    rows, sources = candidates(spec), columns.sources(spec.laws.names, spec.laws.count)
+    centre = {}
+    for name in sources:
+        like, centred = quantity(name).like, quantity(name).centred
+        source = sources[like if like in sources else name]
+        centre[name] = float(np.mean(np.log(rows[source]))) if centred else 0.0
     bare = Frame(sources, centre, surface(spec))
     target = max(spec.cost(spec.complete(target.at)).flops for target in spec.targets)
     there = float(np.log(target)) - centre["flops"]
@@ -123,5 +130,17 @@ def frame(spec: SweepSpec) -> Frame:
 
 
 def models(names: Sequence[str], surface: Surface) -> list[Model]:
-    """One model for each law."""
+    """One model for each law.
+
+    Raises:
+        FitError: a law is not known here.
+    """
+    _known(names)
     return [Model(LAWS[name], surface) for name in names]
+
+
+def _known(names: Sequence[str]) -> None:
+    if missing := [name for name in names if name not in LAWS]:
+        raise FitError(
+            f"no law {', '.join(missing)} is registered; name it in the setting laws (docs/laws.md)"
+        )

@@ -12,12 +12,10 @@ from sweeps.ensemble import Ensemble
 from sweeps.errors import FitError
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array, own
-from sweeps.laws.quantities import QUANTITIES
-from sweeps.model import MISFIT
 from sweeps.posterior import Posterior
 from sweeps.space import candidates
 from sweeps.spec import SweepSpec
-from sweeps.study import DERIVED, HYPERPARAMETERS, Study
+from sweeps.study import Study
 
 RATIO = "tokens_per_param"
 SIZES = np.linspace(-8.0, 8.0, 129)  # ln N around what grows with the root of compute
@@ -35,6 +33,7 @@ class Recipe:
         factor: FLOPs by parameter and token, or by unit of the only scale.
         seen: FLOPs of its smallest and its largest run.
         constants: quantities that were the same in all its runs.
+        lone: the scale that its laws know as ``x``.
     """
 
     name: str
@@ -44,27 +43,31 @@ class Recipe:
     factor: float
     seen: tuple[float, float]
     constants: Mapping[str, float] = field(default_factory=dict)
+    lone: str | None = None
 
 
 def of_study(study: Study, name: str) -> Recipe:
     """A fitted table as a recipe."""
     seen, sources = study.observed.columns, study.posterior.frame.sources
-    varied = [one for one, column in seen.items() if np.ptp(column) > 0.0]
-    skipped = (*DERIVED, *HYPERPARAMETERS)
-    lone = "x" if "x" in seen else next((n for n in varied if n in QUANTITIES and n not in skipped), "flops")
-    flops = seen.get("flops", seen[lone])  # where a table tells no compute, its scale stands for it
-
-    def read(at: Mapping[str, float]) -> dict[str, Array]:
-        known = {"x": at[lone]} if study.scales == ("x",) and lone in at else {}
-        return study.columns({**at, **known})
-
-    if {"params", "tokens"} <= set(study.scales):
-        factor = float(np.median(flops / (seen["params"] * seen["tokens"])))
-    else:
-        factor = float(np.median(flops / seen[lone]))
-    constants = {one: float(seen[one][0]) for one in sources if one in seen and one not in varied}
-    ends = float(flops.min()), study.ensemble.largest_flops
-    return Recipe(name, study.posterior, read, study.scales, factor, ends, constants)
+    flops = seen.get(
+        "flops", seen[study.scales[0]]
+    )  # where a table tells no compute, its scale stands for it
+    unit = (
+        seen["params"] * seen["tokens"]
+        if {"params", "tokens"} <= set(study.scales)
+        else seen[study.scales[0]]
+    )
+    constants = {n: float(seen[n][0]) for n in sources if n in seen and np.ptp(seen[n]) == 0.0}
+    return Recipe(
+        name,
+        study.posterior,
+        study.columns,
+        study.scales,
+        float(np.median(flops / unit)),
+        (float(flops.min()), study.ensemble.largest_flops),
+        constants,
+        study.lone,
+    )
 
 
 def of_sweep(spec: SweepSpec, ensemble: Ensemble, name: str) -> Recipe:
@@ -118,6 +121,8 @@ def path(recipe: Recipe, flops: Array, along: Mapping[str, float]) -> dict[str, 
             f"{recipe.name}: compute alone does not tell {', '.join(recipe.scales)}, which the laws read; "
             "hold all but params and tokens fixed"
         )
+    if recipe.lone is not None:
+        logs["x"] = logs[recipe.lone]
     return _columns(recipe.posterior, logs)
 
 
@@ -127,15 +132,15 @@ def _columns(posterior: Posterior, logs: Mapping[str, Array]) -> dict[str, Array
     for name in frame.sources:
         if name not in logs:
             raise FitError(f"{name} is missing; hold it fixed along the path")
-    x = {name: logs[name] - frame.centre[name] for name in frame.sources}
-    x |= {own(name): logs[name] for name in frame.sources}
+    table = {column: np.exp(logs[name]) for name, column in frame.sources.items()}
     for axis in frame.surface.axes:
         given = logs.get(axis.name)
-        x[axis.name] = np.zeros_like(logs["flops"]) if given is None else axis.coordinate(np.exp(given))
+        table[axis.name] = axis.value(np.zeros_like(logs["flops"])) if given is None else np.exp(given)
+    x = frame.columns(table)
     for axis in frame.surface.axes:
         if axis.name not in logs:
             x[axis.name] = posterior.best(x, axis.name)
-    return x if frame.misfit is None else x | {MISFIT: frame.misfit.features(x)}
+    return x
 
 
 def _best_size(recipe: Recipe, logs: Mapping[str, Array], product: Array) -> Array:

@@ -88,6 +88,7 @@ class Race:
 
     Args:
         unit: of the amounts.
+        ranking: over the range, and at the target.
     """
 
     unit: str
@@ -97,11 +98,10 @@ class Race:
 
 
 def even(values: Array, weights: Array) -> Array:
-    """Equally likely draws (m, n) out of weighted ones (b, n), in even strides over their weight."""
-    order = np.argsort(values[:, -1], kind="stable")
-    reached = np.cumsum(weights[order]) / weights.sum()
+    """Equally likely draws (m, n) out of weighted ones (b, n), the same ones for the same weights."""
+    reached = np.cumsum(weights) / weights.sum()
     at = np.searchsorted(reached, (np.arange(PAIRED) + 0.5) / PAIRED)
-    return np.asarray(values[order[np.minimum(at, len(values) - 1)]])
+    return np.asarray(values[np.minimum(at, len(values) - 1)])
 
 
 def _quantiles(values: Array) -> Quantiles:
@@ -139,8 +139,11 @@ def race(
     amounts = np.geomspace(*ends, NODES)
     difference = curve(0, amounts)[:, None] - curve(1, amounts)
     shown = np.linspace(0, NODES - 1, RANKED).astype(int)
-    ranking = tuple(Rank(float(amounts[k]), _better(pair, difference[..., k])) for k in shown)
-    return Race(unit, _crossing(pair, amounts, difference), ranking, _gain(curve, at))
+    ranking = [Rank(float(amounts[k]), _better(pair, difference[..., k])) for k in shown]
+    there = np.array([at])
+    ranking.append(Rank(at, _better(pair, curve(0, there) - curve(1, there)[:, 0])))
+    ranking.sort(key=lambda rank: rank.amount)
+    return Race(unit, _crossing(pair, amounts, difference), tuple(ranking), _gain(curve, at))
 
 
 def _crossing(pair: Pair, amounts: Array, difference: Array) -> Crossing:

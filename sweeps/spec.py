@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from sweeps.axis import FORMS, STRICT, AxisField
+from sweeps.columns import problems as unreadable
 from sweeps.cost import COSTS, Cost
 from sweeps.errors import Problem, SpecError
 from sweeps.laws import LAWS
@@ -129,13 +130,14 @@ class Laws:
     """Which laws are fitted, and which count of parameters they read.
 
     Args:
-        names: ``chinchilla`` and ``coupled`` read parameters and tokens; ``power`` reads compute alone, for
-            a ladder whose runs differ in one thing.
+        names: of ``sweeps.laws.LAWS``, or of laws that the service's settings add (docs/laws.md).
+            ``chinchilla`` and ``coupled`` read parameters and tokens; ``power`` reads compute alone, for a
+            ladder whose runs differ in one thing.
         count: of N.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    names: Annotated[tuple[str, ...], Field(min_length=1)] = ("chinchilla", "coupled")
+    names: Annotated[tuple[str, ...], Field(min_length=1)] = ("chinchilla", "coupled", "kaplan")
     count: Literal["total", "body", "active"] = "total"
 
 
@@ -212,11 +214,12 @@ class SweepSpec:
 _ADAPTER: TypeAdapter[SweepSpec] = TypeAdapter(SweepSpec)
 
 
-def parse(given: Mapping[str, Any] | SweepSpec) -> SweepSpec:
+def parse(given: Mapping[str, Any] | SweepSpec, *, stored: bool = False) -> SweepSpec:
     """Reads and checks a specification.
 
     Args:
         given: a mapping as YAML or JSON give it.
+        stored: it was accepted before; laws that are registered no more are then let through.
 
     Returns:
         The canonical specification: axes expanded and sorted, laws in their order without repeats, the
@@ -234,7 +237,7 @@ def parse(given: Mapping[str, Any] | SweepSpec) -> SweepSpec:
         spec = _ADAPTER.validate_python(raw)
     except ValidationError as error:
         raise SpecError(problems(error.errors(include_url=False), SweepSpec)) from None
-    _refuse(_check(spec))
+    _refuse(problem for problem in _check(spec) if not (stored and problem.field == "laws.names"))
     spec = _canonical(spec)
     _refuse(_check_budget(spec))
     return spec
@@ -288,6 +291,8 @@ def _check(spec: SweepSpec) -> Iterator[Problem]:
     for name in spec.laws.names:
         if name not in LAWS:
             yield Problem("laws.names", repr(name), choices(name, tuple(LAWS), "any of"))
+    known = [name for name in spec.laws.names if name in LAWS]
+    yield from unreadable(known, spec.proxy.kind, spec.space, [target.at for target in spec.targets])
     if spec.metric.name not in kind.metrics:
         allowed = choices(spec.metric.name, [*kind.metrics])
         yield Problem("metric.name", repr(spec.metric.name), allowed)
@@ -386,8 +391,13 @@ def _canonical(spec: SweepSpec) -> SweepSpec:
         space=space,
         targets=targets,
         metric=replace(spec.metric, unit=kind.metrics[spec.metric.name]),
-        laws=replace(spec.laws, names=tuple(name for name in LAWS if name in spec.laws.names)),
+        laws=replace(spec.laws, names=tuple(dict.fromkeys(sorted(spec.laws.names, key=_place)))),
     )
+
+
+def _place(law: str) -> int:
+    """Where a law stands in the catalogue; after it where it is not registered any more."""
+    return [*LAWS, law].index(law)
 
 
 def _check_budget(spec: SweepSpec) -> Iterator[Problem]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sweeps.allocation import Spending, best_of_law
 from sweeps.ensemble import CUTS, Ensemble, Member, learn
 from sweeps.errors import FitError
 from sweeps.laws import LAWS
@@ -26,7 +27,6 @@ DERIVED = frozenset({"loss", "flops", "steps"})
 ALONE = ("power_x", "plain_x", "bnsl1", "m4")  # laws tried where one quantity varies
 PER_TOKEN = 6.0  # FLOPs by parameter and token, where a table does not tell
 PLATEAUS = (0.001, 0.0025)  # relative loss above the best
-SIZES = np.linspace(-6.0, 6.0, 241)  # ln N around the largest run, for the frontier
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Study:
         frame, best = self.posterior.frame, []
         if self.lone is not None and self.lone in table:
             table["x"] = table[self.lone]
-        for name in frame.sources.values():
+        for name in (*self.scales, *frame.sources.values()):
             if name not in table:
                 asked = ", ".join(self.scales)
                 raise FitError(f"{name} is missing; the laws of this table read {asked}")
@@ -105,38 +105,34 @@ class Study:
             )
         return found
 
-    def frontier(self, flops: Sequence[float]) -> list[Allocation]:
+    def frontier(self, flops: Sequence[float]) -> list[FrontierPoint]:
         """Parameters and tokens that reach the lowest loss for amounts of compute, by the laws alone.
 
         Raises:
             FitError: the laws do not read parameters and tokens, or read more than these.
         """
-        centre, seen = self.ensemble.centre, self.observed.columns
+        seen = self.observed.columns
         if set(self.scales) != {"params", "tokens"}:
             raise FitError("a frontier needs laws of params and tokens; map both, and nothing else of scale")
-        factor = float(np.median(np.log(seen["flops"] / (seen["params"] * seen["tokens"]))))
-        return [self._allocation(amount, factor, centre) for amount in flops]
+        cost = Spending(float(np.median(seen["flops"] / (seen["params"] * seen["tokens"]))))
+        return [self._best(amount, cost) for amount in flops]
 
-    def _allocation(self, flops: float, factor: float, centre: Mapping[str, float]) -> Allocation:
-        largest = float(np.log(self.observed.columns["params"].max()))
-        top = float(np.log(self.ensemble.largest_flops))
-        log_n = largest + SIZES + 0.5 * (np.log(flops) - top)
-        log_d = np.log(flops) - factor - log_n
-        logs = {"params": log_n, "tokens": log_d, "flops": np.full(len(log_n), np.log(flops))}
-        x = {name: log - centre[name] for name, log in logs.items()}
-        x |= {f"ln {name}": log for name, log in logs.items()}
+    def _best(self, flops: float, cost: Spending) -> FrontierPoint:
+        def of(model: Model, member: Member) -> tuple[Array, Array]:
+            centre = self.ensemble.centre | {"loss": member.fit.loss_centre}
+            theta = member.fit.draws[:, : model.split]
+            found = best_of_law(model.law, theta, centre, flops, cost=cost)
+            return np.log(found.params)[:, None], np.log(found.loss)[:, None]
 
-        def best(model: Model, member: Member) -> tuple[Array, Array]:
-            value = model.law.evaluate(member.fit.draws[:, : model.split], x)[0] + member.fit.loss_centre
-            at = np.argmin(value, axis=1)
-            return log_n[at][:, None], np.min(value, axis=1)[:, None]
-
-        pooled = self.posterior.pool
-        sizes, losses = pooled(lambda *pair: best(*pair)[0]), pooled(lambda *pair: best(*pair)[1])
+        known = {id(member): of(model, member) for model, member in self.posterior.pairs}
+        sizes, losses = (
+            self.posterior.pool(lambda _, member, i=i: known[id(member)][i])  # type: ignore[misc]
+            for i in (0, 1)
+        )
         assert sizes is not None and losses is not None
         n, loss = sizes.map(np.exp).first(), losses.map(np.exp).first()
-        product = flops / np.exp(factor)
-        return Allocation(
+        product = flops / cost.per_token
+        return FrontierPoint(
             flops, n.median, n.low, n.high, product / n.median, product / n.high, product / n.low,
             loss.median, loss.low, loss.high,
         )  # fmt: skip
@@ -161,7 +157,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Allocation:
+class FrontierPoint:
     """How to spend compute: parameters and tokens with 90 % intervals, and the mean loss they reach."""
 
     flops: float

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,8 @@ from sweeps.errors import FitError, Problem
 from sweeps.laws.base import Array
 
 Steps = NDArray[np.int64]
+
+LAST = 0.1  # of the peak, at the end of a cosine that the service trains with
 
 BLOCK = 16
 BLOCKS = 1500
@@ -76,6 +80,37 @@ def two_stage(steps: int, change_at: int, peak: float, end: float, warmup: int =
     lr, _ = _shape(steps, peak, end, warmup, change_at)
     lr[change_at:] = end
     return lr
+
+
+def trained_share(schedule: str, step: int, steps: int, warmup: float, decay: float) -> float:
+    """Learning rate of one step as a share of the peak, as the service trains its runs.
+
+    Args:
+        schedule: ``cosine`` to a tenth of the peak, or ``constant`` and a linear decay at the end.
+        step: counted from 0.
+        steps: in all.
+        warmup: share of the steps with a rising rate.
+        decay: share of the steps with a falling rate (``constant`` only).
+    """
+    rising = math.ceil(warmup * steps)
+    if step < rising:
+        return (step + 1) / rising
+    if schedule == "cosine":
+        done = (step - rising) / max(1, steps - 1 - rising)
+        return LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * done))
+    return min(1.0, (steps - step) / max(1.0, decay * steps))
+
+
+@lru_cache(maxsize=64)
+def _trained(schedule: str, steps: int, warmup: float, decay: float) -> Array:
+    shares = np.array([trained_share(schedule, step, steps, warmup, decay) for step in range(steps)])
+    shares.flags.writeable = False
+    return shares
+
+
+def trained(schedule: str, steps: int, peak: float, warmup: float, decay: float) -> Array:
+    """Learning rate of every step of a run of the service, (steps,); see ``trained_share``."""
+    return peak * _trained(schedule, steps, warmup, decay)
 
 
 @dataclass(frozen=True)

@@ -102,11 +102,11 @@ def own(name: str) -> str:
 
 LEVEL = Parameter("c", "the level of the reducible loss", -0.9, 1.0)
 FLOOR = Parameter("e", "the irreducible loss", -0.5, 0.7)
-EXPONENT_MEAN, EXPONENT_SD = float(np.log(0.35)), 0.4
+EXPONENT_MEAN, EXPONENT_SD = float(np.log(0.35)), 0.5
 
 
 def exponent(name: str, of: str) -> Parameter:
-    """ln of an exponent, around 0.35 (one standard deviation: 0.23 to 0.52)."""
+    """ln of an exponent, around 0.35 (one standard deviation: 0.21 to 0.58)."""
     return Parameter(name, f"the exponent of {of}", EXPONENT_MEAN, EXPONENT_SD)
 
 

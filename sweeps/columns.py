@@ -1,0 +1,67 @@
+"""Which column of a sweep's table a law reads each quantity from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+
+from sweeps.axis import Axis
+from sweeps.cost import Cost
+from sweeps.errors import Problem
+from sweeps.laws import LAWS
+from sweeps.recipe import KINDS
+
+SCALE = frozenset({"width", "depth", "tokens"})  # axes without an optimum
+COSTS = {one.name: one.name for one in fields(Cost)}
+RENAMED = {"tokens": "tokens_seen", "active_params": "params_active"}
+
+
+def sources(names: Sequence[str], count: str) -> dict[str, str]:
+    """The column of every quantity that some laws read; parameters, tokens and FLOPs are always there.
+
+    Args:
+        names: of the laws.
+        count: of N.
+    """
+    renamed = RENAMED | {"params": f"params_{count}"}
+    read = dict.fromkeys(["tokens", "flops", "params", *(c for name in names for c in LAWS[name].columns)])
+    return {column: renamed.get(column, column) for column in read}
+
+
+def problems(
+    names: Sequence[str], kind: str, space: Mapping[str, Axis], targets: Sequence[Mapping[str, float]]
+) -> Iterator[Problem]:
+    """Laws that a sweep has no columns for, or that are of no loss.
+
+    Args:
+        kind: of proxy.
+        targets: the configurations asked about.
+    """
+    axes = KINDS[kind].axes
+    optimal = {name for name, axis in space.items() if len(axis.values) > 1} - SCALE
+    plain = {"params", "flops", *RENAMED, *COSTS, *axes} - optimal - {"seed"}
+    for name in names:
+        law = LAWS[name]
+        if law.measures != "loss":
+            yield Problem("laws.names", f"{name!r}, a law of the {law.measures}", "laws of the loss")
+        missing = [column for column in law.columns if column not in plain]
+        zero = [
+            column
+            for column in law.columns
+            if column in axes
+            and any(
+                v <= 0.0 for v in [*(space[column].values if column in space else ()), *_at(column, targets)]
+            )
+        ]
+        if missing:
+            why = [f"{c} varies here and has an optimum" for c in missing if c in optimal]
+            given = f"{name!r}, which reads {', '.join(missing)}" + (f" ({'; '.join(why)})" if why else "")
+            allowed = f"laws of what a sweep knows of its runs: {', '.join(sorted(plain))}"
+            yield Problem("laws.names", given, allowed)
+        elif zero:
+            given = f"{name!r}, which reads {', '.join(zero)}"
+            yield Problem("laws.names", given, "columns above 0 in the space and at the targets")
+
+
+def _at(column: str, targets: Sequence[Mapping[str, float]]) -> Iterator[float]:
+    return (at[column] for at in targets if column in at)

@@ -1,0 +1,191 @@
+"""The final loss of a run of a sweep under its own schedule, from what it has measured so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sweeps.curves.fit import LEAST_POINTS
+from sweeps.curves.forecast import LEVEL, Forecast, fit_ensemble, forecast
+from sweeps.curves.schedule import Curve, Steps, trained
+from sweeps.errors import FitError
+from sweeps.runs import Point, Run, RunState
+from sweeps.spec import Config, SweepSpec
+from sweeps.tables import Warning
+
+SHAPE = ("width", "depth", "resolution")
+APART = {"lr": 2.0, "batch": 2.0, "tokens": 1.0, "weight_decay": 0.5, "init_scale": 0.5}
+COMPANIONS = 4
+EARLY = 0.3
+FALLEN = 0.98
+AHEAD = 16
+
+
+@dataclass(frozen=True)
+class RunForecast:
+    """What a run will end at.
+
+    Args:
+        run_id, state: of the run.
+        metric: whose value at the last step is forecast.
+        step: last measured, of ``steps``.
+        steps: of the run.
+        points: how many measured losses of the run this rests on.
+        last: the latest of them.
+        loss: expected at the last step.
+        low, high: interval for the value that will be measured there.
+        mean_low, mean_high: interval for the curve that measured values scatter about.
+        level: probability of the intervals.
+        measured: final loss of a finished run, which the forecast knows unless it is told to stop before.
+        companions: finished runs of the same shape that were fitted with it.
+        laws: weights.
+        ahead: steps done, and at each the expected loss with its interval for a measured value.
+        warnings: reasons to trust it less.
+    """
+
+    run_id: int
+    state: RunState
+    metric: str
+    step: int
+    steps: int
+    points: int
+    last: float
+    loss: float
+    low: float
+    high: float
+    mean_low: float
+    mean_high: float
+    level: float
+    measured: float | None
+    companions: list[int]
+    laws: dict[str, float]
+    ahead: dict[str, list[float]]
+    warnings: list[Warning]
+
+
+def nearest(run: Run, finished: Sequence[Run], most: int = COMPANIONS) -> list[Run]:
+    """Finished runs of the same shape, nearest in configuration first; a run that differs in learning rate or
+    batch tells less about another's curve than one that differs in length."""
+    alike = [
+        one
+        for one in finished
+        if one.id != run.id
+        and one.state == RunState.FINISHED
+        and all(one.config.get(axis) == run.config.get(axis) for axis in SHAPE)
+    ]
+    return sorted(alike, key=lambda one: (_apart(run.config, one.config), one.id))[:most]
+
+
+def _apart(a: Config, b: Config) -> float:
+    """Distance of two configurations in weighted logarithms."""
+    small = 1e-6
+    pairs = ((weight, a.get(axis, 0.0), b.get(axis, 0.0)) for axis, weight in APART.items())
+    return float(sum(weight * abs(np.log((x + small) / (y + small))) for weight, x, y in pairs))
+
+
+def curve_of(spec: SweepSpec, run: Run, points: Sequence[Point]) -> Curve | None:
+    """The curve of a run with the rate that it was trained with; None without points. A loss measured after
+    s steps belongs to step s - 1, counted from 0."""
+    trainer, steps = spec.trainer, round(run.cost.steps)
+    known = {point.step - 1: point.value for point in points if 0 < point.step <= steps and point.value > 0}
+    if not known:
+        return None
+    at = np.array(sorted(known), dtype=np.int64)
+    lr = trained(trainer.schedule, steps, run.config["lr"], trainer.warmup, trainer.decay)
+    return Curve(str(run.id), at, np.array([known[int(step)] for step in at]), lr)
+
+
+def forecast_run(
+    spec: SweepSpec,
+    run: Run,
+    points: Mapping[int, Sequence[Point]],
+    companions: Sequence[Run] = (),
+    *,
+    until: int | None = None,
+    level: float = LEVEL,
+) -> RunForecast:
+    """Forecasts the loss that a run ends at.
+
+    Args:
+        run: with some points; it may run, be finished, or have been stopped.
+        points: of the sweep's metric, by run id: of the run and its companions.
+        companions: finished runs of the same shape, see ``nearest``.
+        until: steps done after which the run's own points are left out, to see what would have been said.
+        level: probability of the intervals.
+
+    Raises:
+        FitError: too few points; the run diverged.
+    """
+    if run.state == RunState.DIVERGED:
+        raise FitError(f"run {run.id} diverged, so that it has no final loss: {run.reason}")
+    seen = [point for point in points.get(run.id, ()) if until is None or point.step <= until]
+    own = curve_of(spec, run, seen)
+    if own is None:
+        said = f" up to step {until}" if until is not None else ""
+        raise FitError(
+            f"run {run.id} is {run.state} and has no {spec.metric.name}{said}; wait for its first evaluation"
+        )
+    pairs = [(one, curve_of(spec, one, points.get(one.id, ()))) for one in companions]
+    known = [(one, curve) for one, curve in pairs if curve is not None]
+    others = [curve for _, curve in known]
+    total = len(own.steps) + sum(len(curve.steps) for curve in others)
+    if total < LEAST_POINTS:
+        with_others = f" with {len(others)} finished runs of its shape" if others else ""
+        raise FitError(
+            f"run {run.id} has {len(own.steps)} points of {spec.metric.name}{with_others}, {total} in all; "
+            f"allowed: at least {LEAST_POINTS}; wait for more, or raise trainer.evaluations"
+        )
+    ensemble = fit_ensemble([own, *others], run=own.name)
+    found = forecast(ensemble, own.lr, _ahead(own), level=level)
+    last = int(own.steps[-1])
+    return RunForecast(
+        run_id=run.id,
+        state=run.state,
+        metric=spec.metric.name,
+        step=last + 1,
+        steps=len(own.lr),
+        points=len(own.steps),
+        last=float(own.loss[-1]),
+        loss=float(found.loss[-1]),
+        low=float(found.point_low[-1]),
+        high=float(found.point_high[-1]),
+        mean_low=float(found.low[-1]),
+        mean_high=float(found.high[-1]),
+        level=level,
+        measured=run.loss if run.state == RunState.FINISHED else None,
+        companions=[one.id for one, _ in known],
+        laws={name: weight for name, weight in found.weights.items() if weight > 0},
+        ahead=_table(found),
+        warnings=list(_warnings(own, others)),
+    )
+
+
+def _ahead(own: Curve) -> Steps:
+    """Steps from the last measured one to the end."""
+    return np.unique(np.linspace(own.steps[-1], len(own.lr) - 1, AHEAD).round().astype(np.int64))
+
+
+def _table(found: Forecast) -> dict[str, list[float]]:
+    columns = {
+        "step": found.steps + 1.0,
+        "loss": found.loss,
+        "low": found.point_low,
+        "high": found.point_high,
+    }
+    return {name: [float(value) for value in column] for name, column in columns.items()}
+
+
+def _warnings(own: Curve, others: Sequence[Curve]) -> Iterator[Warning]:
+    done = (int(own.steps[-1]) + 1) / len(own.lr)
+    if done < EARLY:
+        words = f"{done:.0%} of the run is done; below {EARLY:.0%} a curve says little about its end"
+        yield Warning("early", f"{words}, and intervals have proved too narrow")
+    if not others:
+        words = "no finished run of its shape: the run is continued alone"
+        yield Warning("alone", f"{words}, with the priors of the laws for what it has not yet shown")
+    falls = any(curve.lr[curve.steps[-1]] < FALLEN * curve.lr.max() for curve in (own, *others))
+    if not falls and own.lr[-1] < FALLEN * own.lr.max():
+        words = "nothing fitted has seen the learning rate fall yet, and this run's will"
+        yield Warning("no_decay", f"{words}; what that gains comes from the priors of the laws")
