@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.ensemble import Ensemble
-from sweeps.estimate import MISFITS, NUS, SIGMA, WALL, Noise
 from sweeps.laws.base import Array
 from sweeps.model import Frame, Model, models
+from sweeps.noise import MISFIT, NUS, SIGMA, WALL, Noise
 from sweeps.space import Table, tabulate_configs
 from sweeps.spec import Config, SweepSpec
 
@@ -105,11 +105,10 @@ def beliefs(spec: SweepSpec, frame: Frame, ensemble: Ensemble | None) -> list[Be
 
 
 def _unseen(model: Model, frame: Frame, weight: float) -> Belief:
-    misfit = MISFITS[len(MISFITS) // 2]
     features = 0 if frame.misfit is None else len(frame.misfit.points)
-    prior = model.prior(features, np.array([misfit]))
+    prior = model.prior(features, np.array([MISFIT]))
     covariance = np.diag(1.0 / prior.precision[0])
-    return Belief(model, weight, prior.mean, covariance, Noise(SIGMA, NUS[-1], WALL, misfit), 0.0)
+    return Belief(model, weight, prior.mean, covariance, Noise(SIGMA, NUS[-1], WALL, MISFIT), 0.0)
 
 
 def features(family: list[Belief], frame: Frame, table: Table) -> tuple[Array, Array]:

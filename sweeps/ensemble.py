@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from sweeps.errors import FitError
-from sweeps.estimate import Fit, Noise, fit, sample
+from sweeps.estimate import Fit, fit, sample
 from sweeps.laws.base import Array, Columns
 from sweeps.misfit import Misfit
-from sweeps.model import MISFIT, Frame, Model, frame, models
+from sweeps.model import FEATURES, Frame, Model, frame, models
+from sweeps.noise import Noise
 from sweeps.runs import Observation
 from sweeps.space import tabulate_configs
 from sweeps.spec import SweepSpec
@@ -192,7 +193,7 @@ def _hold_out(model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss
         seen, held = _rows(x, order[:cut]), _rows(x, order[cut:])
         if frame_.misfit is not None:
             there = replace(frame_.misfit, target=float(np.median(held["flops"])))
-            seen, held = ({**part, MISFIT: there.features(part)} for part in (seen, held))
+            seen, held = ({**part, FEATURES: there.features(part)} for part in (seen, held))
         found = fit(model, seen, loss[order[:cut]], like=full)
         evidence = np.array([one.evidence for one in found])
         share = np.exp(evidence - logsumexp(evidence))

@@ -19,7 +19,7 @@ from sweeps.space import Table, candidates
 from sweeps.spec import SweepSpec
 from sweeps.surface import Surface, coordinates, surface
 
-MISFIT = "misfit"  # key of the features among the columns
+FEATURES = "misfit"  # key of the features among the columns
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Frame:
         x = {name: log - self.centre[name] for name, log in logs.items()}
         x |= {own(name): log for name, log in logs.items()}
         x |= coordinates(self.surface, table)
-        return x if self.misfit is None else x | {MISFIT: self.misfit.features(x)}
+        return x if self.misfit is None else x | {FEATURES: self.misfit.features(x)}
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Model:
             height, slope = self.surface.evaluate(theta[..., self.split : named], x)
             value = value + height
             parts.append(slope)
-        if MISFIT in x:
-            features = x[MISFIT]
+        if FEATURES in x:
+            features = x[FEATURES]
             value = value + theta[..., named:] @ features.T
             parts.append(np.broadcast_to(features, (*gradient.shape[:-1], features.shape[1])))
         return value, np.concatenate(parts, axis=-1) if len(parts) > 1 else gradient
@@ -101,7 +101,7 @@ class Model:
         value = self.law.log_loss(theta[..., : self.split], x)
         if self.surface.axes:
             value = value + self.surface.evaluate(theta[..., self.split : named], x)[0]
-        return value + theta[..., named:] @ x[MISFIT].T if MISFIT in x else value
+        return value + theta[..., named:] @ x[FEATURES].T if FEATURES in x else value
 
     def height(self, theta: Array, x: Columns) -> Array:
         """Height of the bowl alone, (..., n)."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from sweeps.laws.base import Array, Columns
-from sweeps.model import MISFIT
+from sweeps.model import FEATURES
 from sweeps.posterior import Posterior, Quantiles
 from sweeps.tables import Warning
 
@@ -63,7 +63,7 @@ def of_study(
                 yield Warning("at_bound", f"{one.law}: {parameter.meaning} lies far {side} what is usual")
             if np.sqrt(one.covariance[i, i]) > LOOSE * parameter.sd:
                 yield Warning("unidentified", f"{one.law}: the runs tell little about {parameter.meaning}")
-        missed = float(np.sqrt(np.mean((x[MISFIT] @ one.theta[len(model.parameters) :]) ** 2)))
+        missed = float(np.sqrt(np.mean((x[FEATURES] @ one.theta[len(model.parameters) :]) ** 2)))
         if missed > max(MISFIT_SEEN, one.noise.sigma):
             yield Warning(
                 "misfit",
