@@ -12,8 +12,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.guard import check_exposure, guard
 from api.problems import RESPONSES, install
-from api.routes import answers, events, health, observations, pictures, plan, runs, sweeps
+from api.routes import answers, compare, events, health, observations, pictures, plan, runs, sweeps
 from store.db import make_engine, make_sessions, migrate
+from sweeps.laws import load as load_laws
 
 DESCRIPTION = """\
 Plans a big training run from many small ones: state a question and a budget as a sweep, follow its runs
@@ -36,13 +37,14 @@ def create_app(settings: Mapping[str, Any]) -> FastAPI:
     """Builds the application; nothing is opened before it starts.
 
     Args:
-        settings: of the service, as ``conf.load`` gives them; ``store.url``, ``api.host`` and ``api.token``
-            are read.
+        settings: of the service, as ``conf.load`` gives them; ``store.url``, ``api.host``, ``api.token`` and
+            ``laws`` are read.
 
     Raises:
-        ValueError: for a host that others can reach without a token.
+        ValueError: for a host that others can reach without a token, or a law that cannot be loaded.
     """
     check_exposure(settings["api"]["host"], settings["api"]["token"])
+    load_laws(settings["laws"])
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -65,6 +67,6 @@ def create_app(settings: Mapping[str, Any]) -> FastAPI:
     app.state.stopping = lambda: False
     app.add_middleware(guard, settings=settings["api"])
     install(app)
-    for module in (sweeps, plan, runs, observations, answers, pictures, events, health):
+    for module in (sweeps, plan, runs, observations, answers, compare, pictures, events, health):
         app.include_router(module.router)
     return app

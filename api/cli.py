@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from api import fits, render
+from api import compare, curves, fits, render
 from api.arguments import UsageError, numbers, pairs, read_spec
 from api.client import Client
 from api.terminal import Json, Options, Sweep, print_json, show_found
@@ -315,6 +315,9 @@ def extend(
 
 app.command("fit")(fits.fit)
 app.command("import")(fits.import_)
+app.command("curves")(curves.curves)
+app.command("forecast")(curves.forecast)
+app.command("compare")(compare.command)
 
 
 def main() -> NoReturn:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from store.service import FitHeader, Received, StoredObservation
 from sweeps.answers import Optimum, Prediction, Split
+from sweeps.curves.running import RunForecast
 from sweeps.errors import Problem, SweepError
 from sweeps.plan import Plan
 from sweeps.runs import Decision, Event, Point, Run, Sweep
@@ -90,6 +91,13 @@ class Client:
     def points(self, run: int, metric: str | None = None) -> list[Point]:
         """The curves of a run."""
         return _read(list[Point], self._get(f"/v1/runs/{run}/points", metric=metric)["data"])
+
+    def forecast(
+        self, id: int, run: int, until: int | None = None, level: float | None = None
+    ) -> RunForecast:
+        """The final loss of a run from its curve so far, or from what it had measured after some steps."""
+        path = f"/v1/sweeps/{id}/runs/{run}/forecast"
+        return _read(RunForecast, self._get(path, until=until, level=level))
 
     def fits(self, id: int, after: int = 0) -> list[FitHeader]:
         """Every fit of a sweep after one of them, oldest first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,8 @@ from api.arguments import UsageError, numbers
 from api.tables import Columns, read_table
 from api.terminal import Json, Sweep, client, console, print_json
 from sweeps.errors import FitError, SpecError
+from sweeps.laws import load
+from sweeps.laws.check import LawError
 from sweeps.mapping import ALIASES, Term, parse_mapping, parse_term
 
 PLOTS = (".html", ".png")
@@ -30,6 +33,9 @@ Map = Annotated[
         "--map", help='Column of each quantity: "params=N, tokens=1e9*D, loss=loss"; odd names in quotes.'
     ),
 ]
+Own = Annotated[
+    list[str] | None, typer.Option("--law", help="A law of your own as module:NAME; may be repeated.")
+]
 
 
 def fit(
@@ -41,6 +47,7 @@ def fit(
     laws: Annotated[
         str, typer.Option(help="Names with commas, or auto for all that fit the table.")
     ] = "auto",
+    law: Own = None,
     count: Annotated[
         str | None, typer.Option(help="Column with another count of parameters: fits that too.")
     ] = None,
@@ -56,8 +63,8 @@ def fit(
     """
     from sweeps.tables import group as split
 
-    with _usage():
-        mapping, asked = parse_mapping(map_), _target(target)
+    with usage():
+        mapping, asked, own = parse_mapping(map_), quantities(target), own_laws(law)
         names = "auto" if laws == "auto" else [name.strip() for name in laws.split(",")]
         other = None if count is None else mapping | {"params": parse_term(count)}
         plots = [_plot(path) for path in plot or []]
@@ -72,6 +79,9 @@ def fit(
             title = file.name + (f", {group} {label}" if label else "")
             with _named(title if label else ""):
                 one = _fit(columns, tests.get(label), mapping, other, asked, names, seed, plots, title, label)
+            if unused := [name for name in own if name not in {told["law"] for told in one["laws"]}]:
+                words = f"{', '.join(unused)} takes no part in this fit; name it in --laws"
+                one["warnings"].append({"code": "law_unused", "message": words})
             found[label] = {"file": str(file), "group": label or None, **one}
             if not json:
                 _print(found[label], title, last=len(found) == len(parts))
@@ -100,7 +110,7 @@ def import_(
 
     service = client(context)
     spec = service.sweep(sweep).spec
-    with _usage():
+    with usage():
         mapping = parse_mapping(map_, {})
         columns = read_table(file)
         checked = past_runs(spec, columns, mapping, file.name)
@@ -197,7 +207,8 @@ def _print(found: Mapping[str, Any], title: str, last: bool) -> None:
         console().print(Text("-" * 40, "bright_black"))
 
 
-def _target(text: str | None) -> dict[str, float] | None:
+def quantities(text: str | None) -> dict[str, float] | None:
+    """Quantities above 0 from ``params=25e9,tokens=5e11``."""
     if text is None:
         return None
     given = numbers([part.strip() for part in text.split(",")])
@@ -205,6 +216,13 @@ def _target(text: str | None) -> dict[str, float] | None:
         if not 0.0 < value < float("inf"):
             raise UsageError(f"given the target's {name}={value:g}; allowed: a number above 0")
     return {ALIASES.get(name, name): value for name, value in given.items()}
+
+
+def own_laws(given: list[str] | None) -> list[str]:
+    """Registers laws of the user's own and tells their names; the current directory is looked in first."""
+    if given and (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)
+    return [law.name for law in load(given or [])]
 
 
 def _plot(path: Path) -> Path:
@@ -215,11 +233,11 @@ def _plot(path: Path) -> Path:
 
 
 @contextmanager
-def _usage() -> Iterator[None]:
+def usage() -> Iterator[None]:
     """Bad input is one message and the status 2."""
     try:
         yield
-    except (SpecError, FitError, UsageError) as error:
+    except (SpecError, FitError, LawError, UsageError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
 

@@ -27,7 +27,8 @@ def load(*overrides: str) -> dict[str, Any]:
         overrides: such as ``api.port=8001`` for a value or ``store=postgres`` for an option of a group.
 
     Returns:
-        Plain values under ``home``, ``store``, ``tracking``, ``cluster`` and ``api``; ``home`` is absolute.
+        Plain values under ``home``, ``laws``, ``store``, ``tracking``, ``cluster`` and ``api``; ``home`` is
+        absolute.
 
     Raises:
         ValueError: an override names no setting or no option of a group, or a setting comes from an
@@ -36,14 +37,19 @@ def load(*overrides: str) -> dict[str, Any]:
     changes = [_read(text) for text in overrides]
     choices = _check_choices(changes, _SETTING_GROUPS)
     settings = _compose("config", [change.text for change in choices])
-    names = ["home", *(f"{group}.{name}" for group in _SETTING_GROUPS for name in map(str, settings[group]))]
+    names = [
+        "home",
+        "laws",
+        *(f"{group}.{name}" for group in _SETTING_GROUPS for name in map(str, settings[group])),
+    ]
     for change in changes:
         if change in choices:
             continue
         if change.remove or change.path not in names:
             raise ValueError(f"override {change.text!r} names no setting; settings are {', '.join(names)}")
         _check_type(change, OmegaConf.select(settings, change.path))
-        OmegaConf.update(settings, change.path, change.value)
+        value = [change.value] if change.path == "laws" and isinstance(change.value, str) else change.value
+        OmegaConf.update(settings, change.path, value)
     settings.home = str(Path(settings.home).absolute())
     return _plain(settings)
 
@@ -139,7 +145,13 @@ def _check_choices(changes: list[_Change], groups: tuple[str, ...]) -> list[_Cha
 
 
 def _check_type(change: _Change, present: object) -> None:
-    """A number stays a number; nothing below a group is a list or a mapping."""
+    """A number stays a number; nothing below a group is a list or a mapping, and ``laws`` is a list."""
+    if change.path == "laws":
+        entries = change.value if isinstance(change.value, list) else [change.value]
+        if not all(isinstance(entry, str) and len(entry.split(":")) == 2 for entry in entries):
+            allowed = "a list of package.module:NAME"
+            raise ValueError(f"override {change.text!r}: given {change.value!r}; allowed: {allowed}")
+        return
     number = isinstance(present, int | float)
     if isinstance(change.value, list | dict | bool) or (number and not isinstance(change.value, int | float)):
         allowed = "a number" if number else "one value"

@@ -136,7 +136,7 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         .where(ObservationRow.sweep_id == sweep_id, ObservationRow.run_id.is_(None))
         .order_by(ObservationRow.id)
     ).all()
-    spec = parse(sweep.spec)
+    spec = parse(sweep.spec, stored=True)
     ended = [run_id for run_id, state, *_ in rows if state in TERMINAL]
     key = _key(spec, ended, [row.id for row in imported])
     if session.scalar(select(FitRow.id).where(FitRow.sweep_id == sweep_id, FitRow.key == key)) is not None:

@@ -139,7 +139,7 @@ def _claims(session: Session, rows: Sequence[RunRow]) -> list[Claim]:
     """The claims of claimed rows, with their share of the device seconds."""
     ids = {row.sweep_id for row in rows}
     found = session.execute(select(SweepRow.id, SweepRow.spec).where(SweepRow.id.in_(ids)))
-    specs = {sweep_id: parse(spec) for sweep_id, spec in found}
+    specs = {sweep_id: parse(spec, stored=True) for sweep_id, spec in found}
     proxies = defaultdict(list)
     for row in rows:
         if row.role == Role.PROXY and specs[row.sweep_id].budget.device_seconds is not None:

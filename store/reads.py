@@ -50,7 +50,7 @@ def to_sweeps(session: Session, rows: Sequence[SweepRow]) -> list[Sweep]:
     found, imported = totals(session, ids), _imported(session, ids)
     sweeps = []
     for row in rows:
-        spec, used = parse(row.spec), found.get(row.id, Totals())
+        spec, used = parse(row.spec, stored=True), found.get(row.id, Totals())
         sweeps.append(
             Sweep(
                 id=row.id,

@@ -162,7 +162,7 @@ def extend(
         SpecError: the limits make no sense.
     """
     with sessions.begin() as session:
-        old = parse(_locked(session, sweep_id).spec)
+        old = parse(_locked(session, sweep_id).spec, stored=True)
         stop = old.stop if tolerance is None else replace(old.stop, tolerance=tolerance)
         new = parse(replace(old, budget=budget or old.budget, stop=stop))
         left = totals(session, [sweep_id]).get(sweep_id, Totals()).remaining(new.budget)

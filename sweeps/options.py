@@ -107,8 +107,7 @@ def _weigh(state: Options, model: Model, data: Data, prior: Prior, objective: Ar
     assert isinstance(loss, Student)
     residual, slope = scaled(data, *model.evaluate(state.theta, data.x))
     pull = loss.pull(residual)
-    # Fisher's information of one residual, as seen: E[psi^2] = E[psi'].
-    gram = np.swapaxes(slope, 1, 2) @ slope * np.mean(pull**2, axis=1)[:, None, None]
+    gram = np.swapaxes(slope, 1, 2) @ slope * loss.information()[:, :, None]
     information = gram.copy()
     at = np.arange(gram.shape[1])
     information[:, at, at] += prior.precision

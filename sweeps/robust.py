@@ -67,6 +67,10 @@ class Student:
         """Weight in reweighted least squares."""
         return np.asarray((self.nu + 1.0) / (self.nu + residual**2))
 
+    def information(self) -> Array:
+        """Fisher's information of a residual's place, (..., 1)."""
+        return np.asarray((self.nu + 1.0) / (self.nu + 3.0))
+
     def normaliser(self) -> Array:
         """ln of the density at 0, (..., 1)."""
         return np.asarray(

@@ -14,18 +14,24 @@ from sweeps.ensemble import CUTS, Ensemble, Member, learn
 from sweeps.errors import FitError
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Law
-from sweeps.laws.quantities import QUANTITIES, quantity
 from sweeps.misfit import misfit
 from sweeps.model import Frame, Model
 from sweeps.posterior import Band, Posterior
+from sweeps.selection import (
+    DERIVED,
+    centre_of,
+    compute,
+    family,
+    is_axis,
+    lone_scale,
+    rows_of,
+    target_flops,
+    tokens,
+)
 from sweeps.study_warnings import of_prediction, of_study
 from sweeps.surface import surface_over
 from sweeps.tables import Observed, Warning, observe
 
-HYPERPARAMETERS = ("lr", "batch")
-DERIVED = frozenset({"loss", "flops", "steps"})
-ALONE = ("power_x", "plain_x", "bnsl1", "m4")  # laws tried where one quantity varies
-PER_TOKEN = 6.0  # FLOPs by parameter and token, where a table does not tell
 PLATEAUS = (0.001, 0.0025)  # relative loss above the best
 
 
@@ -72,9 +78,9 @@ class Study:
             wrong = given[name][~(np.isfinite(given[name]) & (given[name] > 0.0))]
             if len(wrong):
                 raise FitError(f"{name} is {wrong[0]:g}; a positive number is needed")
-        table, rows = _rows(given)
-        table |= _compute(table, self.observed.columns)
-        table |= _tokens(table, self.observed.columns)
+        table, rows = rows_of(given)
+        table |= compute(table, self.observed.columns)
+        table |= tokens(table, self.observed.columns)
         frame, best = self.posterior.frame, []
         if self.lone is not None and self.lone in table:
             table["x"] = table[self.lone]
@@ -220,23 +226,23 @@ def fit(
     if not isinstance(observed, Observed):
         observed = observe({name: np.asarray(value) for name, value in observed.items()})
     table = {name: column for name, column in observed.columns.items() if name != "loss"}
-    table |= _compute(table, table)
+    table |= compute(table, table)
     varied = tuple(name for name, column in table.items() if np.ptp(column) > 1e-9 * np.abs(column).max())
-    lone = _lone(varied)
+    lone = lone_scale(varied)
     if lone is not None:
         table["x"] = table[lone]
-    family, scales = _family(laws, table, varied)
+    chosen, scales = family(laws, table, varied)
     lone = lone if "x" in scales else None
     scales = tuple(lone if name == "x" and lone else name for name in scales)
-    axes = [name for name in varied if name not in (*scales, *DERIVED) and _is_axis(name, family)]
+    axes = [name for name in varied if name not in (*scales, *DERIVED) and is_axis(name, chosen)]
     surface = surface_over({name: np.unique(table[name]).tolist() for name in axes})
-    read = dict.fromkeys(["flops", *scales, *(name for one in family for name in one.columns)])
-    centre = {name: _centre(name, table) for name in read}
+    read = dict.fromkeys(["flops", *scales, *(name for one in chosen for name in one.columns)])
+    centre = {name: centre_of(name, table) for name in read}
     bare = Frame({name: name for name in read}, centre, surface)
     x = bare.columns(table)
-    there = _target(target, table)
+    there = target_flops(target, table)
     frame = Frame(bare.sources, centre, surface, misfit(x, scales, float(np.log(there)) - centre["flops"]))
-    built = [Model(one, surface) for one in family]
+    built = [Model(one, surface) for one in chosen]
     rng = np.random.default_rng(seed)
     found = learn(built, frame, frame.columns(table), observed.columns["loss"], rng)
     posterior = Posterior(found, frame)
@@ -280,113 +286,6 @@ def predict(study: Study, at: Mapping[str, ArrayLike]) -> list[Forecast]:
             )
         )
     return found
-
-
-def _compute(table: Mapping[str, Array], like: Mapping[str, Array]) -> dict[str, Array]:
-    """Compute of rows that do not give it, by what the fitted table says about it."""
-    if "flops" in table:
-        return {}
-    pair = {"params", "tokens"}
-    if pair <= set(table):
-        factor = PER_TOKEN
-        if {*pair, "flops"} <= set(like):
-            factor = float(np.median(like["flops"] / (like["params"] * like["tokens"])))
-        return {"flops": factor * table["params"] * table["tokens"]}
-    if pair <= set(like) or "flops" in like:
-        return {}
-    proxy = next((name for name in ("compute", "params", "tokens", "x", *like) if name in table), None)
-    return {} if proxy is None else {"flops": np.asarray(table[proxy], dtype=float)}
-
-
-def _tokens(table: Mapping[str, Array], like: Mapping[str, Array]) -> dict[str, Array]:
-    """Tokens of rows that give params and compute alone."""
-    if "tokens" in table or "tokens" not in like or not {"params", "flops"} <= set(table):
-        return {}
-    factor = PER_TOKEN
-    if {"params", "flops"} <= set(like):
-        factor = float(np.median(like["flops"] / (like["params"] * like["tokens"])))
-    return {"tokens": table["flops"] / (factor * table["params"])}
-
-
-def _rows(given: Mapping[str, Array]) -> tuple[dict[str, Array], int]:
-    """Columns of one length, numbers repeated."""
-    lengths = {name: len(value) for name, value in given.items() if len(value) != 1}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise FitError(f"columns of one length are needed; given {told}")
-    rows = next(iter(lengths.values()), 1)
-    return {name: np.broadcast_to(value, (rows,)) for name, value in given.items()}, rows
-
-
-def _family(
-    laws: str | Sequence[str | Law], table: dict[str, Array], varied: Sequence[str]
-) -> tuple[list[Law], tuple[str, ...]]:
-    """The laws to fit and the quantities of scale they read."""
-    if laws != "auto":
-        family = _named([laws] if isinstance(laws, str) else laws, table)
-        return family, _scales(family, table)
-    usable = [
-        law
-        for law in LAWS.values()
-        if law.measures == "loss" and set(law.columns) <= set(varied) - {"flops", "steps", *HYPERPARAMETERS}
-    ]
-    if "x" in table:
-        family = [LAWS[name] for name in ALONE]
-    else:
-        most = max((len(law.columns) for law in usable), default=0)
-        family = [law for law in usable if len(law.columns) == most]
-    if not family:
-        given = ", ".join(varied) or "nothing"
-        raise FitError(f"no law reads what varies in this table ({given}); map params, tokens or flops")
-    return family, _scales(family, table)
-
-
-def _lone(varied: Sequence[str]) -> str | None:
-    """The only quantity of scale that varies, if there is just one; compute where it stands alone."""
-    found = [name for name in varied if name in QUANTITIES and name not in (*HYPERPARAMETERS, *DERIVED)]
-    found = found or [name for name in varied if name == "flops"]
-    return found[0] if len(found) == 1 else None
-
-
-def _scales(family: Sequence[Law], table: Mapping[str, Array]) -> tuple[str, ...]:
-    found = dict.fromkeys(name for law in family for name in law.columns)
-    return tuple(name for name in found if np.ptp(table[name]) > 0.0) or tuple(found)
-
-
-def _named(laws: Sequence[str | Law], table: Mapping[str, Array]) -> list[Law]:
-    found = []
-    for one in laws:
-        if isinstance(one, str) and one not in LAWS:
-            raise FitError(f"there is no law {one!r}; choose from {', '.join(LAWS)}, or auto")
-        law = LAWS[one] if isinstance(one, str) else one
-        missing = [name for name in law.columns if name not in table]
-        if missing:
-            raise FitError(f"{law.name} reads {', '.join(missing)}, which the table does not have")
-        found.append(law)
-    return found
-
-
-def _is_axis(name: str, family: Sequence[Law]) -> bool:
-    """Whether a column that varies is a hyperparameter with an optimum."""
-    if any(name in law.columns for law in family):
-        return False
-    return name in HYPERPARAMETERS or name not in QUANTITIES
-
-
-def _centre(name: str, table: Mapping[str, Array]) -> float:
-    one = quantity(name)
-    like = one.like if one.like in table else name
-    return float(np.mean(np.log(table[like or name]))) if one.centred else 0.0
-
-
-def _target(target: Mapping[str, ArrayLike] | None, table: Mapping[str, Array]) -> float:
-    """Compute of the target: the median of several, the largest run's where none is given."""
-    largest = float(table["flops"].max())
-    if target is None:
-        return largest
-    given = {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in target.items()}
-    given |= _compute(given, table)
-    return float(np.median(given["flops"])) if "flops" in given else largest
 
 
 def _checklist(

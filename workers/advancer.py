@@ -116,4 +116,4 @@ def ahead(fit: int) -> int:
 def _seen(sweep: Sweep) -> Seen:
     """What, when it changes, asks for another look."""
     ended = tuple(sweep.counts.get(state, 0) for state in sorted(TERMINAL))
-    return (*ended, sweep.spec.budget, sweep.spec.stop)
+    return (*ended, sweep.imported, sweep.spec.budget, sweep.spec.stop)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import nn
 
+from sweeps.curves.schedule import trained_share
 from sweeps.spec import Trainer
 
 BETA1 = 0.9
 MOMENTUM = 0.9
-LAST = 0.1  # of the peak, at the end of a cosine
 
 
 def make(model: nn.Module, config: Mapping[str, float], trainer: Trainer) -> torch.optim.Optimizer:
@@ -45,10 +44,4 @@ def rate(trainer: Trainer, step: int, steps: int) -> float:
         step: counted from 0.
         steps: in all.
     """
-    warmup = math.ceil(trainer.warmup * steps)
-    if step < warmup:
-        return (step + 1) / warmup
-    if trainer.schedule == "cosine":
-        done = (step - warmup) / max(1, steps - 1 - warmup)
-        return LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * done))
-    return min(1.0, (steps - step) / max(1.0, trainer.decay * steps))
+    return trained_share(trainer.schedule, step, steps, trainer.warmup, trainer.decay)

@@ -8,12 +8,15 @@ from fastapi import APIRouter, Query
 
 from api.deps import After, Id, Limit, Page, Store, page
 from store import service
+from sweeps.curves.running import RunForecast, forecast_run, nearest
 from sweeps.errors import NotFound
 from sweeps.runs import Point, Role, Run, RunState
 
 router = APIRouter(prefix="/v1", tags=["runs"])
 
 MAX_POINTS = 10_000
+MAX_FITTED = 300  # points of one run that a forecast reads
+MAX_FINISHED = 5_000  # runs among which the nearest are looked for
 Metric = Annotated[str | None, Query(max_length=250, description="only this metric")]
 Points = Annotated[int, Query(ge=2, le=MAX_POINTS, description="at most so many, evenly thinned")]
 
@@ -53,3 +56,29 @@ def list_sweep_points(
     if service.get_run(store, run).sweep_id != id:
         raise NotFound(f"sweep {id} has no run {run}")
     return Page(service.list_points(store, run, metric, limit))
+
+
+@router.get("/sweeps/{id}/runs/{run}/forecast")
+def forecast(
+    id: Id,
+    run: Id,
+    store: Store,
+    until: Annotated[
+        int | None, Query(ge=1, description="leaves out what the run measured after so many steps")
+    ] = None,
+    level: Annotated[float, Query(gt=0, lt=1, description="probability of the interval")] = 0.9,
+) -> RunForecast:
+    """The final loss of a run under its own learning-rate schedule, from its curve so far.
+
+    A law of loss curves is fitted to the run together with the nearest finished runs of its shape, or to the
+    run alone where there are none.
+    """
+    found = service.get_run(store, run)
+    if found.sweep_id != id:
+        raise NotFound(f"sweep {id} has no run {run}")
+    spec = service.get_sweep(store, id).spec
+    others = nearest(found, service.list_runs(store, id, RunState.FINISHED, limit=MAX_FINISHED))
+    points = {
+        one.id: service.list_points(store, one.id, spec.metric.name, MAX_FITTED) for one in (found, *others)
+    }
+    return forecast_run(spec, found, points, others, until=until, level=level)

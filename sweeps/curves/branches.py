@@ -19,28 +19,32 @@ def shared(curve: Curve, trunk: Curve) -> int:
     return rows if same.all() else int(np.argmin(same))
 
 
-def untangle(curves: Sequence[Curve]) -> tuple[list[Curve], list[Warning]]:
-    """Takes the points that a curve shares with an earlier one out of it, and names both as one run.
+def untangle(curves: Sequence[Curve]) -> tuple[list[Curve], dict[str, str], list[Warning]]:
+    """Takes the points that a curve shares with a longer one out of it, and names both as one run.
 
     Args:
         curves: at least 5 equal points from their start on make one a branch of another.
 
     Returns:
-        The curves in their order, without those that nothing is left of, and what was done.
+        The curves in their order, without those that nothing is left of; the run of each curve by its name;
+        and what was done.
     """
     found: list[Curve] = []
+    runs: dict[str, str] = {}
     notes = []
-    for curve in sorted(curves, key=lambda one: -len(one.steps)):
-        trunk = max(found, key=lambda one: shared(curve, one), default=None)
+    longest_first = sorted(curves, key=lambda one: -len(one.steps))
+    for place, curve in enumerate(longest_first):
+        trunk = max(longest_first[:place], key=lambda one: shared(curve, one), default=None)
         common = 0 if trunk is None else shared(curve, trunk)
         if trunk is None or common < LEAST_SHARED:
             found.append(curve)
+            runs[curve.name] = curve.run or curve.name
             continue
+        runs[curve.name] = runs[trunk.name]
         words = f"{curve.name} has its first {common} points from {trunk.name}; they count once"
         notes.append(Warning("branch", words))
         if common < len(curve.steps):
             rest = slice(common, None)
-            run = trunk.run or trunk.name
-            found.append(Curve(curve.name, curve.steps[rest], curve.loss[rest], curve.lr, run))
-    order = {curve.name: place for place, curve in enumerate(curves)}
-    return sorted(found, key=lambda one: order[one.name]), notes
+            found.append(Curve(curve.name, curve.steps[rest], curve.loss[rest], curve.lr, runs[trunk.name]))
+    order = [curve.name for curve in curves]
+    return sorted(found, key=lambda one: order.index(one.name)), runs, notes

@@ -191,7 +191,7 @@ def _recorded(name: str, step: Steps, rate: Array, loss: Array, warmup: int | No
 
 
 def _between(step: Steps, rate: Array) -> Array:
-    """Rates of all steps: straight lines between rows; a rate that is flat on both sides jumps in the middle."""
+    """Rates of all steps: straight lines between rows, a jump midway where it is flat on both sides."""
     lr = np.interp(np.arange(int(step[-1]) + 1), step, rate)
     flat = np.diff(rate) == 0
     for row in np.flatnonzero(flat[:-2] & ~flat[1:-1] & flat[2:]) + 1:
