@@ -22,6 +22,7 @@ LR_STARTS = (0.0, -1.0, 1.0)
 ROUNDS, STEPS = 10, 4  # of refining sigma, and of the parameters in each
 PRUNED = 3  # rounds after which options far from the best are dropped
 NATS = 10.0  # of evidence below the best that is far
+STILL = 1e-4  # relative change of objective and sigma in a round after which no further one is needed
 ROWS = 256  # runs that a start is looked for among
 
 
@@ -95,9 +96,12 @@ def refine(state: Options, model: Model, x: Columns, y: Array) -> Options:
         prior = model.prior(state.features, state.misfit)
         data = state.data(model, part, part_y) if done < PRUNED else state.data(model, x, y)
         theta, objective = minimise_many(model.evaluate, state.theta, data, prior, iterations=STEPS)
+        sigma = state.sigma
         state = _weigh(replace(state, theta=theta), model, data, prior, objective)
         if done + 1 == PRUNED:
             state = state.best()
+        elif done > PRUNED and np.all((state.moved < STILL) & (np.abs(state.sigma / sigma - 1.0) < STILL)):
+            break
     return state
 
 

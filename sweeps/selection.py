@@ -117,10 +117,11 @@ def centre_of(name: str, table: Mapping[str, Array]) -> float:
 
 
 def target_flops(target: Mapping[str, ArrayLike] | None, table: Mapping[str, Array]) -> float:
-    """Compute of the target: the median of several, the largest run's where none is given."""
+    """Compute of the target: the largest of several, since misfit is what lies below; the largest run's
+    where none is given."""
     largest = float(table["flops"].max())
     if target is None:
         return largest
     given = {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in target.items()}
     given |= compute(given, table)
-    return float(np.median(given["flops"])) if "flops" in given else largest
+    return float(given["flops"].max()) if "flops" in given else largest

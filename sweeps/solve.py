@@ -9,6 +9,8 @@ import numpy as np
 from sweeps.laws.base import Array, Columns, Evaluate
 from sweeps.robust import Robust
 
+NEGLIGIBLE = 1e-8  # drop of an objective, relative, below which a step made no difference
+
 
 @dataclass(frozen=True)
 class Prior:
@@ -199,9 +201,12 @@ def minimise_many(
         with np.errstate(all="ignore"):  # a step too far may overflow; it is not taken
             value, next_residual, next_gradient = _objective(evaluate, trial, data, prior)
         better = value <= objective
+        settled = better & (objective - value <= NEGLIGIBLE * np.maximum(np.abs(objective), 1.0))
         theta = np.where(better[:, None], trial, theta)
         objective = np.where(better, value, objective)
         residual = np.where(better[:, None], next_residual, residual)
         gradient = np.where(better[:, None, None], next_gradient, gradient)
         damping = np.where(better, damping / 6.0, damping * 10.0)
+        if settled.all():
+            break
     return theta, objective
