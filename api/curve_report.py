@@ -65,9 +65,7 @@ def _curve(one: Curve) -> Document:
 
 def _forecast(one: Asked, curves: Sequence[Curve], level: float) -> Document:
     last = len(one.lr) - 1
-    own = [c for c in curves if one.ensemble.run and one.ensemble.run in (c.name, c.run)]
-    start = max((int(c.steps[-1]) for c in own), default=settled(one.lr))
-    start = min(max(start, int(np.argmax(one.lr > 0))), last)
+    start = min(max(one.start, int(np.argmax(one.lr > 0))), last)
     grid = [np.linspace(start, last, LINE // 2), np.geomspace(start + 1, last + 1, LINE // 2) - 1]
     steps = np.unique(np.concatenate(grid).round().astype(np.int64))
     found = forecast(one.ensemble, one.lr, steps, level=level)
@@ -145,12 +143,14 @@ def tables(found: Document) -> RenderableType:
 
 
 def _forecasts(found: Document) -> Iterator[RenderableType]:
-    made = render.table("forecast", "kind", "last step", "loss", f"{found['level']:.4g} interval", "S1 ratio")
+    made = render.table(
+        "forecast", "kind", "last step", "loss", f"{100 * found['level']:.4g} % interval", "S1 ratio"
+    )
     for one in found["forecasts"]:
         end = one["final"]
-        ends = f"{end['low']:.4f} to {end['high']:.4f}"
+        ends = f"{_loss(end['low'])} to {_loss(end['high'])}"
         ratio = f"{one['extrapolation']:.3g}"
-        made.add_row(one["name"], one["kind"], str(end["step"]), f"{end['loss']:.4f}", ends, ratio)
+        made.add_row(one["name"], one["kind"], str(end["step"]), _loss(end["loss"]), ends, ratio)
     yield made
     held = [one for one in found["forecasts"] if one["measured"]]
     if held:
@@ -164,14 +164,21 @@ def _forecasts(found: Document) -> Iterator[RenderableType]:
         yield from ("", made)
 
 
+def _loss(value: float) -> str:
+    return f"{value:.4f}" if value < 1e4 else f"{value:.3g}"
+
+
 def run_forecast(one: RunForecast) -> RenderableType:
     """The forecast of a run for people."""
     known = f", {one.last:.4f} measured at step {one.step}" if one.state != "finished" else ""
     rows: list[tuple[str, RenderableType]] = [
         (f"run {one.run_id}", f"{one.state}: {one.step} of {one.steps} steps{known}"),
         ("final loss", f"{one.loss:.4f}"),
-        (f"{one.level:.4g} interval", f"{one.low:.4f} to {one.high:.4f} for the {one.metric} measured there"),
-        ("", f"{one.mean_low:.4f} to {one.mean_high:.4f} for the curve it scatters about"),
+        (
+            f"{100 * one.level:.4g} % interval",
+            f"{_loss(one.low)} to {_loss(one.high)} for the {one.metric} measured there",
+        ),
+        ("", f"{_loss(one.mean_low)} to {_loss(one.mean_high)} for the curve it scatters about"),
     ]
     if one.measured is not None:
         inside = "inside" if one.low <= one.measured <= one.high else "outside"

@@ -201,7 +201,7 @@ def fit_curves(
         theta=found.theta,
         constants=law.natural(found.theta, centre),
         noise=sizes,
-        scatter={c.run or c.name: sizes.scatter * scatter(c) for c in curves},
+        scatter={c.run or c.name: max(1.0, sizes.scatter) * scatter(c) for c in curves},
         names=names,
         points=points,
         residual=y - value,

@@ -21,6 +21,7 @@ SCORED = 12
 FLAT = 0.01
 BISECTIONS = 60
 AT_ONCE = 500
+MOST_LOG = 700.0
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,11 @@ def fit_ensemble(
     return Ensemble(tuple(found), _weights(curves, found, own), known)
 
 
+def _loss(log_loss: Array) -> Array:
+    """A finite number, however little is known."""
+    return np.asarray(np.exp(np.minimum(log_loss, MOST_LOG)))
+
+
 def forecast(ensemble: Ensemble, lr: Array, steps: Steps, *, level: float = LEVEL) -> Forecast:
     """Predict losses under a schedule: the run's own, another, a longer one.
 
@@ -206,11 +212,11 @@ def forecast(ensemble: Ensemble, lr: Array, steps: Steps, *, level: float = LEVE
     best = ensemble.fits[int(np.argmax(weight))]
     return Forecast(
         steps=steps,
-        loss=np.exp(weight @ mean),
-        low=np.exp(mixture_quantile(tail, mean, sd, weight)),
-        high=np.exp(mixture_quantile(1 - tail, mean, sd, weight)),
-        point_low=np.exp(mixture_quantile(tail, mean, point, weight)),
-        point_high=np.exp(mixture_quantile(1 - tail, mean, point, weight)),
+        loss=_loss(weight @ mean),
+        low=_loss(mixture_quantile(tail, mean, sd, weight)),
+        high=_loss(mixture_quantile(1 - tail, mean, sd, weight)),
+        point_low=_loss(mixture_quantile(tail, mean, point, weight)),
+        point_high=_loss(mixture_quantile(1 - tail, mean, point, weight)),
         weights={fit.law.name: float(w) for fit, w in zip(ensemble.fits, weight, strict=True)},
         law=best.law.name,
         constants=best.constants,

@@ -18,6 +18,8 @@ from sweeps.tables import Warning
 SHAPE = ("width", "depth", "resolution")
 APART = {"lr": 2.0, "batch": 2.0, "tokens": 1.0, "weight_decay": 0.5, "init_scale": 0.5}
 COMPANIONS = 4
+OWN_POINTS, OTHER_POINTS = 100, 40
+LONG = 5000  # steps beyond which weighing two laws beside companions would take seconds
 EARLY = 0.3
 FALLEN = 0.98
 AHEAD = 16
@@ -121,13 +123,13 @@ def forecast_run(
     if run.state == RunState.DIVERGED:
         raise FitError(f"run {run.id} diverged, so that it has no final loss: {run.reason}")
     seen = [point for point in points.get(run.id, ()) if until is None or point.step <= until]
-    own = curve_of(spec, run, seen)
+    own = curve_of(spec, run, _thinned(seen, OWN_POINTS))
     if own is None:
         said = f" up to step {until}" if until is not None else ""
         raise FitError(
             f"run {run.id} is {run.state} and has no {spec.metric.name}{said}; wait for its first evaluation"
         )
-    pairs = [(one, curve_of(spec, one, points.get(one.id, ()))) for one in companions]
+    pairs = [(one, curve_of(spec, one, _thinned(points.get(one.id, ()), OTHER_POINTS))) for one in companions]
     known = [(one, curve) for one, curve in pairs if curve is not None]
     others = [curve for _, curve in known]
     total = len(own.steps) + sum(len(curve.steps) for curve in others)
@@ -137,7 +139,9 @@ def forecast_run(
             f"run {run.id} has {len(own.steps)} points of {spec.metric.name}{with_others}, {total} in all; "
             f"allowed: at least {LEAST_POINTS}; wait for more, or raise trainer.evaluations"
         )
-    ensemble = fit_ensemble([own, *others], run=own.name)
+    brief = others and max(len(curve.lr) for curve in (own, *others)) > LONG
+    laws = ("multipower",) if brief else ("multipower", "annealing")
+    ensemble = fit_ensemble([own, *others], run=own.name, laws=laws)
     found = forecast(ensemble, own.lr, _ahead(own), level=level)
     last = int(own.steps[-1])
     return RunForecast(
@@ -146,7 +150,7 @@ def forecast_run(
         metric=spec.metric.name,
         step=last + 1,
         steps=len(own.lr),
-        points=len(own.steps),
+        points=len(seen),
         last=float(own.loss[-1]),
         loss=float(found.loss[-1]),
         low=float(found.point_low[-1]),
@@ -160,6 +164,12 @@ def forecast_run(
         ahead=_table(found),
         warnings=list(_warnings(own, others)),
     )
+
+
+def _thinned(points: Sequence[Point], most: int) -> list[Point]:
+    """At most so many, evenly, the first and the last among them."""
+    places = np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int)
+    return [points[place] for place in np.unique(places)]
 
 
 def _ahead(own: Curve) -> Steps:

@@ -10,7 +10,7 @@ import numpy as np
 from sweeps.curves.branches import untangle
 from sweeps.curves.forecast import Ensemble, fit_ensemble
 from sweeps.curves.recorded import Recorded
-from sweeps.curves.schedule import Curve, Steps
+from sweeps.curves.schedule import Curve, Steps, settled
 from sweeps.laws.base import Array
 from sweeps.tables import Warning
 
@@ -27,6 +27,7 @@ class Asked:
     Args:
         kind: ``running`` is continued, ``file`` is held against its losses, ``schedule`` is not trained yet.
         steps, loss: measured and not fitted, (n,).
+        start: first step whose loss is asked for.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Asked:
     steps: Steps
     loss: Array
     ensemble: Ensemble
+    start: int
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,15 @@ def study(recorded: Sequence[Recorded], tests: Sequence[Recorded], schedules: Ma
     """
     curves, runs, notes = untangle([one.curve() for one in recorded])
     joint = fit_ensemble(curves)
-    none = np.empty(0)
-    asked = [
-        Asked(r.name, "running", r.lr, none.astype(int), none, fit_ensemble(curves, run=runs[r.name]))
-        for r in recorded
-        if r.running
-    ]
-    asked += [Asked(one.name, "file", one.lr, one.steps, one.loss, joint) for one in tests]
-    asked += [Asked(text, "schedule", lr, none.astype(int), none, joint) for text, lr in schedules.items()]
+    none = (np.empty(0, dtype=np.int64), np.empty(0))
+    asked = []
+    for one in (r for r in recorded if r.running):
+        own = fit_ensemble(curves, run=runs[one.name])
+        asked.append(Asked(one.name, "running", one.lr, *none, own, int(one.steps[-1])))
+    for one in tests:
+        asked.append(Asked(one.name, "file", one.lr, one.steps, one.loss, joint, settled(one.lr)))
+    for text, lr in schedules.items():
+        asked.append(Asked(text, "schedule", lr, *none, joint, settled(lr)))
     every = [*_notes([*recorded, *tests]), *notes, *_warnings(curves, joint, asked)]
     return Study(curves, joint, asked, every)
 

@@ -126,7 +126,7 @@ def test_the_command_prints_it_and_gives_json(served: Served) -> None:
         assert result.exit_code == 0
         return result.stdout
 
-    assert "final loss" in run("1", "1") and "0.9 interval" in run("1", "1")
+    assert "final loss" in run("1", "1") and "90 % interval" in run("1", "1")
     assert "measured" in run("1", "8", "--until", "200")
     assert json.loads(run("1", "1", "--json"))["run_id"] == 1
 
