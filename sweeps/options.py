@@ -19,7 +19,7 @@ from sweeps.robust import Student
 from sweeps.solve import Data, Prior, minimise_many, scaled
 
 LR_STARTS = (0.0, -1.0, 1.0)
-ROUNDS, STEPS = 10, 4  # of refining sigma, and of the parameters in each
+ROUNDS, STEPS = 16, 4  # of refining sigma, and of the parameters in each
 PRUNED = 3  # rounds after which options far from the best are dropped
 NATS = 10.0  # of evidence below the best that is far
 STILL = 1e-4  # relative change of objective and sigma in a round after which no further one is needed

@@ -124,18 +124,20 @@ class Study:
         return [self._best(amount, cost) for amount in flops]
 
     def _best(self, flops: float, cost: Spending) -> FrontierPoint:
-        def of(model: Model, member: Member) -> tuple[Array, Array]:
+        sizes_of: dict[int, Array] = {}
+        losses_of: dict[int, Array] = {}
+        for model, member in self.posterior.pairs:
             centre = self.ensemble.centre | {"loss": member.fit.loss_centre}
             theta = member.fit.draws[:, : model.split]
             found = best_of_law(model.law, theta, centre, flops, cost=cost)
-            return np.log(found.params)[:, None], np.log(found.loss)[:, None]
-
-        known = {id(member): of(model, member) for model, member in self.posterior.pairs}
-        sizes, losses = (
-            self.posterior.pool(lambda _, member, i=i: known[id(member)][i])  # type: ignore[misc]
-            for i in (0, 1)
-        )
-        assert sizes is not None and losses is not None
+            has = np.isfinite(found.params)  # a draw may have no optimum within reach
+            if has.any():
+                sizes_of[id(member)] = np.log(found.params[has])[:, None]
+                losses_of[id(member)] = np.log(found.loss[has])[:, None]
+        sizes = self.posterior.pool(lambda _, member: sizes_of.get(id(member)))
+        losses = self.posterior.pool(lambda _, member: losses_of.get(id(member)))
+        if sizes is None or losses is None:
+            raise FitError(f"no law has an optimum at {flops:.3g} FLOPs")
         n, loss = sizes.map(np.exp).first(), losses.map(np.exp).first()
         product = flops / cost.per_token
         return FrontierPoint(
@@ -248,7 +250,8 @@ def fit(
     posterior = Posterior(found, frame)
     held = [member.holdout for member in found.members if member.holdout is not None]
     checklist = _checklist(observed, found, scales, axes, there, seed)
-    warnings = (*observed.notes, *of_study(posterior, table, frame.columns(table), scales, bool(held)))
+    seen = observed.columns | table
+    warnings = (*observed.notes, *of_study(posterior, seen, frame.columns(table), scales, bool(held)))
     return Study(observed, posterior, scales, lone, checklist, warnings)
 
 

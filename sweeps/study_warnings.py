@@ -15,6 +15,7 @@ FAR = 30.0  # extrapolation in compute beyond which a prediction is flagged
 DISAGREE = 0.5  # spread of the laws over the interval's width beyond which they are said to disagree
 COLLINEAR = 0.98  # correlation of ln N and ln D
 FEW_SCALES = 3  # distinct values of a scale below which its exponent is mostly prior
+OUTLYING, SHOWN = 8.0, 5  # scales of the noise beyond which a run is an outlier; rows that are named
 SLIGHT = 0.05  # weight of a fit below which its troubles are not worth a warning
 AT_BOUND = 2.5  # prior standard deviations from the prior's middle
 LOOSE = 0.8  # posterior over prior standard deviation above which the data did not tell
@@ -70,6 +71,7 @@ def of_study(
                 f"{one.law} misses the runs by {missed:.1%} in a way that noise does not explain; those far "
                 "below the target count less",
             )
+    yield from _outliers(view, x, np.log(table["loss"]))
     for axis in view.frame.surface.axes:
         name, values = axis.name, np.unique(table[axis.name])
         if len(values) < FEW_SCALES:
@@ -82,6 +84,23 @@ def of_study(
                 "edge",
                 f"the best {name} for the largest run lies {side} {end:g}, the last value tried; try further",
             )
+
+
+def _outliers(view: Posterior, x: Columns, log_loss: Array) -> Iterator[Warning]:
+    """Runs that no law with weight comes near, law and misfit taken together."""
+    far = np.ones(len(log_loss), dtype=bool)
+    for model, member in view.pairs:
+        if member.weight >= SLIGHT:
+            rest = log_loss - member.fit.loss_centre - model.log_loss(member.fit.theta, x)
+            far &= np.abs(rest) > OUTLYING * member.fit.noise.scale(model.height(member.fit.theta, x))
+    rows = np.flatnonzero(far)
+    if len(rows):
+        shown = ", ".join(str(row + 1) for row in rows[:SHOWN]) + (", ..." if len(rows) > SHOWN else "")
+        yield Warning(
+            "outliers",
+            f"{len(rows)} runs lie far from every law (rows {shown}): look at them; what they are may lie "
+            "outside what the laws describe",
+        )
 
 
 def of_prediction(
