@@ -1,6 +1,6 @@
 """Loss curves under schedules that were not fitted: ours beside the published laws, in one process.
 
-    python benchmarks/curves.py PATH [--partial]
+    python benchmarks/curves.py [PATH] [--partial]
 
 PATH holds a folder for each model size (``25``, ``100``, ``400``), each with nine curves of Luo et al. 2025
 (arXiv 2503.12811, github.com/thu-yao-01-luo/MultiPowerLaw) as ``step,lr,loss``. Their protocol: fit
@@ -116,9 +116,12 @@ def partial(curves: dict[str, Curve]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("path", type=Path)
+    parser.add_argument("path", type=Path, nargs="?")
     parser.add_argument("--partial", action="store_true")
     args = parser.parse_args()
+    if args.path is None:
+        print("no recorded curves given, nothing to measure; see --help")
+        return
     for size in (size for size in CONSTANTS if (args.path / size).is_dir()):
         curves = {name: load(args.path / size / f"{name}.csv") for name in TRAIN + TEST}
         train = [curves[name] for name in TRAIN]

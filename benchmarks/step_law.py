@@ -1,6 +1,6 @@
 """Learning rate and batch of a run larger than all others: our fit beside published rules, in one process.
 
-    python benchmarks/step_law.py PATH [--held 4]
+    python benchmarks/step_law.py [PATH] [--held 4]
 
 PATH holds ``lr_bsz_train.parquet`` and ``lr_bsz_test.parquet`` of ScaleBench (runs of Step Law, Li et al.
 2025, arXiv 2503.04715) with the columns lr, bsz (sequences of 2048 tokens), data_size,
@@ -38,7 +38,7 @@ def ask(train: Runs, cells: list[Runs]) -> list[tuple[Array, Recipe]]:
     """Predicted losses of the runs of each cell, and its predicted setting, by one fit to the train runs."""
     largest = max(cells, key=lambda cell: cell.params[0] * cell.tokens[0])
     target = {"params": largest.params[0], "tokens": largest.tokens[0]}
-    study = fit(vars(train), laws="coupled", target=target)
+    study = fit(vars(train), target=target)
     found = []
     for cell in cells:
         columns = {name: column for name, column in vars(cell).items() if name != "loss"}
@@ -72,9 +72,12 @@ def settings(train: Runs, cell: Runs, ours: Recipe) -> dict[str, Recipe]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("path", type=Path)
+    parser.add_argument("path", type=Path, nargs="?")
     parser.add_argument("--held", type=int, default=4, help="costliest train cells to hold out (default: 4)")
     arguments = parser.parse_args()
+    if arguments.path is None:
+        print("no recorded runs given, nothing to measure; see --help")
+        return
     train, test = (load(arguments.path / f"lr_bsz_{part}.parquet") for part in ("train", "test"))
     begin = time.perf_counter()
     ((loss, ours),) = ask(train, [test])
