@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 import plotly.graph_objects as go
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 from plotly.subplots import make_subplots
@@ -172,9 +173,17 @@ def png(drawn: Picture) -> bytes:
     narrowing.set(
         xlabel="finished runs", ylabel="half-width (%)", title="Interval at the target", yscale="log"
     )
+    _plain(loss)
+    _plain(narrowing)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
+
+
+def _plain(axes: Axes) -> None:
+    """Numbers as they are on a logarithmic axis that spans less than a few decades."""
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(ScalarFormatter())
 
 
 def html(drawn: Picture) -> str:
@@ -304,8 +313,7 @@ def chart_png(drawn: Chart) -> bytes:
             x, y = [at for at, _ in seen], [value for _, value in seen]
             axes.scatter(x, y, marker="*", s=60, color=MEASURED, label=name, zorder=4)
     axes.set(xscale="log", yscale="log", xlabel=drawn.scale, ylabel="loss", title=drawn.title)
-    axes.yaxis.set_major_formatter(ScalarFormatter())
-    axes.yaxis.set_minor_formatter(ScalarFormatter())
+    _plain(axes)
     axes.legend(fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
