@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.ensemble import Ensemble
-from sweeps.errors import FitError
+from sweeps.errors import FitError, Warning
 from sweeps.laws.base import Array
 from sweeps.posterior import Posterior, Quantiles
 from sweeps.recipe import KINDS
@@ -23,19 +23,6 @@ FEW = 8  # runs below which intervals are mostly prior
 DISAGREE = 0.5  # spread of the laws over the interval's width beyond which they are said to disagree
 SLIGHT = 0.05  # weight of a fit below which its troubles are not worth a warning
 SHAPE_WEIGHT = 0.3  # relative to an error in ln N, of an error in ln(width / depth)
-
-
-@dataclass(frozen=True)
-class Warning:
-    """A reason to trust an answer less.
-
-    Args:
-        code: stable name for programs.
-        message: in words.
-    """
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True)

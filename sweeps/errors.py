@@ -13,6 +13,19 @@ class SweepError(Exception):
 
 
 @dataclass(frozen=True)
+class Warning:
+    """A reason to trust a table, a fit or an answer less.
+
+    Args:
+        code: stable name for programs; docs/warnings.md explains each.
+        message: in words.
+    """
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with a specification.
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sweeps.errors import Problem
+from sweeps.errors import Problem, Warning
 from sweeps.laws.base import Array
 from sweeps.laws.quantities import QUANTITIES, quantity
 from sweeps.mapping import ALIASES, Mapped, TableError, Term, format_mapping, parse_mapping
@@ -24,19 +24,6 @@ SHOWN = 5  # rows or names that a message lists
 UNITS = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
 COMMON, TYPICAL = 3e8, 20.0  # parameters, and tokens a parameter, to guess a unit by
 GAP = 4.5  # decades without a value that no honest column has
-
-
-@dataclass(frozen=True)
-class Warning:
-    """Something that is odd about a table.
-
-    Args:
-        code: stable name for programs.
-        message: in words.
-    """
-
-    code: str
-    message: str
 
 
 @dataclass(frozen=True)
