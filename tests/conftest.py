@@ -10,9 +10,14 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import Engine
 
 from store.db import Sessions, make_engine, make_sessions, migrate
+
+# How long an example takes is the machine's affair: time belongs in benchmarks.
+settings.register_profile("scalewise", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("scalewise")
 
 _numbers = count(1)
 

@@ -327,7 +327,7 @@ def test_the_loss_of_a_run_is_its_metric(sessions: Sessions) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(sorted(ACTIONS)), st.integers(0, 9)), min_size=5, max_size=40))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_whatever_happens_the_books_are_right(books: Sessions, actions: list[tuple[str, int]]) -> None:
     sweep = submit(books)
     held: list[Claim] = []  # every attempt there ever was, dead ones too

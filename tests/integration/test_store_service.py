@@ -314,7 +314,7 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
 
 
 @given(limit=st.integers(2, 1000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_points_are_thinned_evenly(long_run: Sessions, limit: int) -> None:
     full = service.list_points(long_run, 1, "train_loss", 1000)
     thin = service.list_points(long_run, 1, "train_loss", limit)

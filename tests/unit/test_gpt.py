@@ -47,7 +47,7 @@ def tokens(config: Config, seed: int = 0) -> torch.Tensor:
     return torch.randint(0, 256, (int(config["batch"]), int(config["resolution"])), generator=generator)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(shapes())
 def test_parameters_by_group_are_those_of_the_built_model(shape: Shape) -> None:
     counted, model = cost(shape), built(shape)
@@ -55,7 +55,7 @@ def test_parameters_by_group_are_those_of_the_built_model(shape: Shape) -> None:
     assert sum(groups(model).values()) == counted.params_total == sum(w.numel() for w in model.parameters())
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(shapes())
 def test_flops_are_those_of_every_matrix_product_that_runs(shape: Shape) -> None:
     model, text = built(shape), tokens(shape[0])
@@ -67,7 +67,7 @@ def test_flops_are_those_of_every_matrix_product_that_runs(shape: Shape) -> None
     assert counter.get_total_flops() == cost(shape).flops
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(shapes())
 def test_activations_are_the_numbers_autograd_keeps(shape: Shape) -> None:
     model, text = built(shape), tokens(shape[0])
@@ -86,7 +86,7 @@ def test_activations_are_the_numbers_autograd_keeps(shape: Shape) -> None:
     assert loss.requires_grad  # the graph, and so every storage, was alive until here
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(shapes(), st.integers(0, 1000))
 def test_a_prediction_does_not_see_later_bytes(shape: Shape, seed: int) -> None:
     model = built(shape)

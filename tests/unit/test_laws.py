@@ -28,7 +28,7 @@ def flat(law: Law) -> Prior:
 
 @pytest.mark.parametrize("name", ["power", "chinchilla", "coupled"])
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_gradient_equals_central_differences(name: str, seed: int) -> None:
     law, x = LAWS[name], columns(7, seed)
     rng = np.random.default_rng(seed)
@@ -62,7 +62,7 @@ def additive(n: Array, d: Array, e: float, a: float, b: float, alpha: float, bet
     at_n=st.floats(0.2, 1.0),
     at_d=st.floats(0.2, 1.0),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_additive_law_is_recovered_from_exact_losses(
     alpha: float, beta: float, floor: float, at_n: float, at_d: float
 ) -> None:

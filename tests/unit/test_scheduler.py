@@ -153,7 +153,7 @@ def test_baselines_run_within_the_budget(name: str) -> None:
     name=st.sampled_from(["informative", "random", "grid"]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_limit_is_ever_exceeded(runs: int, flops: float, seconds: float, name: str, seed: int) -> None:
     limits = {"runs": runs, "flops": flops, "device_seconds": seconds}
     asked = spec(budget=limits, strategy={"name": name, "first_batch": 3})

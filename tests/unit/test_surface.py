@@ -40,7 +40,7 @@ def test_coordinates_and_values_are_inverse() -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_gradient_equals_central_differences(seed: int) -> None:
     rng = np.random.default_rng(seed)
     theta = np.array([p.mean + p.sd * rng.standard_normal() for p in FULL.parameters])
@@ -54,7 +54,7 @@ def test_gradient_equals_central_differences(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_bowl_is_zero_at_the_optimum_and_never_below(seed: int) -> None:
     rng = np.random.default_rng(seed)
     theta = np.array([p.mean + p.sd * rng.standard_normal() for p in FULL.parameters])
