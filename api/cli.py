@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from api import compare, curves, fits, render
+from api import allocate, compare, curves, fits, render
 from api.arguments import UsageError, numbers, pairs, read_spec
 from api.client import Client
 from api.terminal import Json, Options, Sweep, print_json, show_found
@@ -318,6 +318,8 @@ app.command("import")(fits.import_)
 app.command("curves")(curves.curves)
 app.command("forecast")(curves.forecast)
 app.command("compare")(compare.command)
+app.command("allocate")(allocate.command)
+app.command("shapes")(allocate.shapes)
 
 
 def main() -> NoReturn:

@@ -202,16 +202,32 @@ def _hold_out(model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss
             value, gradient = model.evaluate(one.theta, held)
             error = rest - one.loss_centre - value
             noise = one.noise.variance(model.height(one.theta, held))
-            covariance = gradient @ one.covariance @ gradient.T + np.diag(noise)
-            root = np.linalg.cholesky(covariance)
-            z = np.linalg.solve(root, error)
-            densities.append(-0.5 * float(z @ z) - float(np.sum(np.log(np.diag(root)))))
-            missed += float(share[i] * (z @ z)) / len(cuts)
+            square, volume = _normal(error, gradient, one.covariance, noise)
+            densities.append(-0.5 * (square + volume))
+            missed += float(share[i]) * square / len(cuts)
             squares.append(float(share[i] * np.mean(error**2)))
         density += float(logsumexp(densities, b=share)) / len(cuts)
         held_runs += len(rest)
     stretch = np.sqrt((TRUST * UNTESTED**2 + missed) / (TRUST + held_runs / len(cuts)))
     return HoldOut(density, float(np.sqrt(np.sum(squares) / len(cuts))), max(1.0, float(stretch)))
+
+
+def _normal(error: Array, gradient: Array, covariance: Array, noise: Array) -> tuple[float, float]:
+    """Squared length of errors (n,) under the covariance G S G' + diag(noise), and ln of its determinant.
+
+    By Woodbury's identity and Sylvester's, so that nothing is n by n.
+
+    Args:
+        gradient: G, (n, p).
+        covariance: S, (p, p).
+        noise: (n,).
+    """
+    spread = gradient @ np.linalg.cholesky(covariance) / np.sqrt(noise)[:, None]
+    scaled = error / np.sqrt(noise)
+    inner = np.eye(spread.shape[1]) + spread.T @ spread
+    across = spread.T @ scaled
+    square = float(scaled @ scaled - across @ np.linalg.solve(inner, across))
+    return square, float(np.sum(np.log(noise)) + np.linalg.slogdet(inner)[1])
 
 
 def _rows(x: Columns, rows: NDArray[np.intp]) -> dict[str, Array]:
