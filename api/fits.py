@@ -54,6 +54,10 @@ def fit(
     plot: Annotated[
         list[Path] | None, typer.Option(help="Picture to write, .html or .png; may be repeated.")
     ] = None,
+    objective: Annotated[
+        str, typer.Option(help="student (tails learned), huber (as the field fits) or squares.")
+    ] = "student",
+    intervals: Annotated[str, typer.Option(help="posterior or bootstrap (over runs).")] = "posterior",
     seed: Annotated[int, typer.Option(help="Of the draws behind the intervals.", min=0)] = 0,
     json: Json = False,
 ) -> None:
@@ -69,6 +73,7 @@ def fit(
         other = None if count is None else mapping | {"params": parse_term(count)}
         plots = [_plot(path) for path in plot or []]
         table, held = read_table(file), None if test is None else read_table(test)
+        how = {"objective": objective, "intervals": intervals}
         parts = {"": table} if group is None else split(table, group)
         tests = {} if held is None else {"": held} if group is None else split(held, group)
         if stray := [label for label in tests if label not in parts]:
@@ -78,7 +83,9 @@ def fit(
         for label, columns in parts.items():
             title = file.name + (f", {group} {label}" if label else "")
             with _named(title if label else ""):
-                one = _fit(columns, tests.get(label), mapping, other, asked, names, seed, plots, title, label)
+                one = _fit(
+                    columns, tests.get(label), mapping, other, asked, names, how, seed, plots, title, label
+                )
             if unused := [name for name in own if name not in {told["law"] for told in one["laws"]}]:
                 words = f"{', '.join(unused)} takes no part in this fit; name it in --laws"
                 one["warnings"].append({"code": "law_unused", "message": words})
@@ -138,6 +145,7 @@ def _fit(
     other: Mapping[str, Term] | None,
     target: dict[str, float] | None,
     laws: str | list[str],
+    how: Mapping[str, str],
     seed: int,
     plots: list[Path],
     title: str,
@@ -145,6 +153,7 @@ def _fit(
 ) -> dict[str, Any]:
     """Fits one table, and the same under another count of parameters."""
     from api import report
+    from sweeps.laws.quantities import OF_ROWS
     from sweeps.plot import chart_html, chart_png
     from sweeps.study import Study
     from sweeps.study import fit as learn
@@ -152,11 +161,14 @@ def _fit(
 
     def study(by: Mapping[str, Term]) -> tuple[Study, Observed | None]:
         observed = observe(columns, by)
-        test = None if held is None else observe(held, by, to_fit=False)
+        test = None
+        if held is not None:
+            there = {name: term for name, term in by.items() if name not in OF_ROWS or term.column in held}
+            test = observe(held, there, to_fit=False)
         asked: dict[str, ArrayLike] = {**target} if target else {}
         if test is not None and not asked:
             asked = {name: column for name, column in test.columns.items() if name != "loss"}
-        return learn(observed, laws=laws, target=asked or None, seed=seed), test
+        return learn(observed, laws=laws, target=asked or None, seed=seed, **how), test
 
     made, test = study(mapping)
     asked, notes = _ask(made, target)

@@ -17,7 +17,7 @@ from sweeps.laws.base import Array, Columns, Evaluate
 from sweeps.robust import Huber, Robust
 from sweeps.solve import Data, Prior
 
-BLOCK = 64  # refits side by side: their gradients stay in the processor's cache
+BLOCK, ROWS = 64, 64_000  # refits side by side and their rows: gradients stay in the processor's cache
 STEP = 1e-4  # of the differences that give second derivatives
 ITERATIONS, TOLERANCE = 60, 1e-10  # relative drop of the objective below which a step is negligible
 DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-2, 1e-12, 1e12
@@ -79,24 +79,33 @@ def refit(evaluate: Evaluate, theta: Array, data: Data, prior: Prior, weight: Ar
 
     Args:
         theta: (p,), where every refit starts.
+        prior: its mean is (p,), or (b, p) where refits differ in it.
         weight: (b, n), times ``data.weight``.
 
     Returns:
         (b, p).
     """
     bend = _second(evaluate, theta, data.x)
-    blocks = [
-        _newton(evaluate, theta, replace(data, weight=data.weight * weight[i : i + BLOCK]), prior, bend)
-        for i in range(0, len(weight), BLOCK)
-    ]
+    block = max(1, min(BLOCK, ROWS // len(data.y)))
+    means = np.broadcast_to(prior.mean, (len(weight), len(theta)))
+    blocks = []
+    for i in range(0, len(weight), block):
+        some = replace(data, weight=data.weight * weight[i : i + block])
+        own = replace(prior, mean=means[i : i + block])
+        blocks.append(_newton(evaluate, theta, some, own, bend))
     return np.concatenate(blocks) if blocks else np.empty((0, len(theta)))
 
 
 def _second(evaluate: Evaluate, theta: Array, x: Columns) -> Array:
-    """Second derivatives of ln L at theta by central differences of its gradient, (n, p, p)."""
-    shifts = STEP * np.eye(len(theta))
-    gradient = evaluate(np.concatenate([theta + shifts, theta - shifts]), x)[1]
-    found = np.moveaxis(gradient[: len(theta)] - gradient[len(theta) :], 0, -1) / (2.0 * STEP)
+    """Second derivatives of ln L at theta by central differences of its gradient, (n, q, q); ln L is linear
+    in the parameters after the first q."""
+    parts, q = [], 0
+    for i, shift in enumerate(STEP * np.eye(len(theta)), start=1):
+        above, below = evaluate(np.stack([theta + shift, theta - shift]), x)[1]
+        part = (above - below) / (2.0 * STEP)
+        q = i if part.any() else q
+        parts.append(part if part.any() else np.broadcast_to(0.0, part.shape))
+    found = np.stack(parts[:q], axis=-1)[:, :q] if q else np.zeros((len(part), 0, 0))
     return np.asarray(0.5 * (found + np.swapaxes(found, -1, -2)))
 
 
@@ -106,9 +115,10 @@ def _newton(evaluate: Evaluate, start: Array, data: Data, prior: Prior, bend: Ar
     Args:
         start: (p,).
         data: ``weight`` is (b, n).
-        bend: (n, p, p).
+        prior: its mean is (b, p).
+        bend: (n, q, q), q at most p.
     """
-    p, curved = len(start), bend.reshape(len(bend), -1)
+    q, curved = bend.shape[-1], bend.reshape(len(bend), -1)
     found = np.tile(start, (len(data.weight), 1))
     at: NDArray[np.intp] = np.arange(len(found))  # refits that go on
     theta, weight, damping = found, data.weight, np.full(len(found), DAMPING)
@@ -118,7 +128,8 @@ def _newton(evaluate: Evaluate, start: Array, data: Data, prior: Prior, bend: Ar
         slope = np.matmul(pull[:, None, :], slopes)[:, 0] + prior.precision * (theta - prior.mean)
         stiff = weight * _stiffness(data.loss, residual)
         hessian = np.matmul(np.swapaxes(slopes * stiff[..., None], 1, 2), slopes)
-        hessian += ((pull / data.scale) @ curved).reshape(-1, p, p) + np.diag(prior.precision)
+        hessian += np.diag(prior.precision)
+        hessian[:, :q, :q] += ((pull / data.scale) @ curved).reshape(-1, q, q)
         move = _step(hessian, slope, damping)
         trial = theta + np.clip(move, -LONGEST, LONGEST)
         with np.errstate(all="ignore"):  # a step too far may overflow; it is not taken
@@ -137,6 +148,7 @@ def _newton(evaluate: Evaluate, start: Array, data: Data, prior: Prior, bend: Ar
             break
         if not going.all():
             at, theta, weight, value = at[going], theta[going], weight[going], value[going]
+            prior = replace(prior, mean=prior.mean[going])
             damping, residual, slopes = damping[going], residual[going], slopes[going]
     return found
 

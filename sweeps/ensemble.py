@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from sweeps.errors import FitError
-from sweeps.estimate import Fit, fit, sample
+from sweeps.estimate import Fit, Method, fit, sample
 from sweeps.laws.base import Array, Columns
 from sweeps.misfit import Misfit
 from sweeps.model import FEATURES, Frame, Model, frame, models
-from sweeps.noise import Noise
+from sweeps.noise import WEIGHT, Noise
 from sweeps.runs import Observation
 from sweeps.space import tabulate_configs
 from sweeps.spec import SweepSpec
@@ -122,6 +122,7 @@ def learn(
     loss: Array,
     rng: np.random.Generator,
     runs: tuple[int, ...] = (),
+    method: Method | None = None,
 ) -> Ensemble:
     """Fits every model and weighs its law.
 
@@ -133,12 +134,15 @@ def learn(
         x: columns of the frame, (n,) each.
         loss: (n,).
         runs: their ids.
+        method: of every fit; by default Student's t with posterior draws.
 
     Raises:
         FitError: when no law can be fitted.
     """
-    fits = [fit(model, x, loss) for model in family]
-    trials = [_hold_out(model, found, frame_, x, loss) for model, found in zip(family, fits, strict=True)]
+    fits = [fit(model, x, loss, method) for model in family]
+    trials = [
+        _hold_out(model, found, frame_, x, loss, method) for model, found in zip(family, fits, strict=True)
+    ]
     # What a law says in-sample weighs options of its noise; laws are weighed by what they foretell.
     tried = any(trial.error is not None for trial in trials)
     scores = []
@@ -151,7 +155,8 @@ def learn(
         for rank, (one, share) in enumerate(zip(found, np.exp(score - total), strict=True)):
             # A law's first fit stays, however little it weighs: what it says is shown beside the others.
             if rank == 0 or share >= NEGLIGIBLE:
-                drawn = sample(model, one, x, loss, frame_.centre, rng, max(FEW, round(DRAWS * share)))
+                draws = max(FEW, round(DRAWS * share))
+                drawn = sample(model, one, x, loss, frame_.centre, rng, draws, method)
                 members.append(Member(drawn, float(share), trial.error, trial.stretch))
     rest = sum(member.weight for member in members)
     return Ensemble(
@@ -180,7 +185,9 @@ class HoldOut:
     stretch: float = UNTESTED
 
 
-def _hold_out(model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss: Array) -> HoldOut:
+def _hold_out(
+    model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss: Array, method: Method | None
+) -> HoldOut:
     """Refits on the runs below each cut in compute and scores the rest, those held out being the target."""
     order = np.argsort(x["flops"], kind="stable")
     cuts = sorted({int(share * len(loss)) for share in CUTS})
@@ -194,14 +201,14 @@ def _hold_out(model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss
         if frame_.misfit is not None:
             there = replace(frame_.misfit, target=float(np.median(held["flops"])))
             seen, held = ({**part, FEATURES: there.features(part)} for part in (seen, held))
-        found = fit(model, seen, loss[order[:cut]], like=full)
+        found = fit(model, seen, loss[order[:cut]], method, like=full)
         evidence = np.array([one.evidence for one in found])
         share = np.exp(evidence - logsumexp(evidence))
         densities, rest = [], np.log(loss[order[cut:]])
         for i, one in enumerate(found):
             value, gradient = model.evaluate(one.theta, held)
             error = rest - one.loss_centre - value
-            noise = one.noise.variance(model.height(one.theta, held))
+            noise = one.noise.variance(model.height(one.theta, held), held.get(WEIGHT, 1.0))
             square, volume = _normal(error, gradient, one.covariance, noise)
             densities.append(-0.5 * (square + volume))
             missed += float(share[i]) * square / len(cuts)

@@ -4,22 +4,76 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from sweeps.bootstrap import draw, refit
 from sweeps.errors import FitError
 from sweeps.laws.base import Array, Columns
 from sweeps.model import Model
-from sweeps.noise import Noise
-from sweeps.options import Options, refine, start
-from sweeps.robust import Student
-from sweeps.solve import Data, objective
+from sweeps.noise import WEIGHT, Noise, seeds
+from sweeps.options import Options, describe, refine, start
+from sweeps.robust import Huber, Student
+from sweeps.solve import Data, Prior, minimise, objective
 
 SHARE = 0.03  # of the posterior below which an option is left out
 KEPT = 4  # options at most
 MOVES, MOVE = 24, 0.4  # steps of every draw, and their size
 EFFORT = 5e5  # draws times runs up to which draws are moved
 SETTLED = 1e-3  # relative drop of the objective in the last round that is negligible
+HUBER, FLAT = Huber(1e-3), 1e-12  # the field's loss of ln L; share of the weak prior beside it
+OBJECTIVES = {
+    "student": "maximum posterior of ln loss; Student's t noise, normal priors on centred coordinates, "
+    "a smooth misfit that grows with the distance to the target",
+    "huber": f"sum of Huber losses of ln loss, delta {HUBER.delta:g}; no priors, no misfit",
+    "squares": "maximum posterior of ln loss; normal noise, normal priors on centred coordinates, no misfit",
+}
+INTERVALS = {
+    "posterior": "posterior draws: normal about the mode, moved by preconditioned Crank-Nicolson steps",
+    "bootstrap": "refits to runs drawn with replacement, to prior means drawn from the prior",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How laws are fitted.
+
+    Args:
+        objective: one of ``OBJECTIVES``.
+        intervals: one of ``INTERVALS``.
+        groups: (n,) labels of runs that a bootstrap draws together.
+    """
+
+    objective: str = "student"
+    intervals: str = "posterior"
+    groups: Array | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("objective", OBJECTIVES), ("intervals", INTERVALS)):
+            if getattr(self, name) not in allowed:
+                given = f"given the {name} {getattr(self, name)!r}"
+                raise FitError(f"{given}; allowed: {', '.join(allowed)}")
+
+    def said(self, x: Columns, y: Array) -> dict[str, Any]:
+        """What a reader must know of it, for a fit to these columns and ln L."""
+        told, weight, intervals = seeds(x, y), x.get(WEIGHT), INTERVALS[self.intervals]
+        if self.intervals == "bootstrap":
+            intervals += "; every row for itself" if self.groups is None else "; rows of a run together"
+        elif self.objective == "huber":
+            intervals = "draws from the normal distribution that the minimum has with many runs"
+        if weight is None:
+            weights = "none: runs differ in noise by their hyperparameters alone"
+        else:
+            part = "weight" if self.objective == "huber" else "1 / sqrt(weight)"
+            of = "loss" if self.objective == "huber" else "noise"
+            weights = f"as mapped, {weight.min():g} to {weight.max():g}: {part} times the {of} of a run"
+        return {
+            "objective": OBJECTIVES[self.objective],
+            "intervals": intervals,
+            "weights": weights,
+            "replicates": {"runs": told.runs, "deviation": told.deviation if told.runs else None},
+        }
 
 
 @dataclass(frozen=True)
@@ -61,8 +115,10 @@ class Fit:
     constants: dict[str, tuple[float, float, float]]
 
 
-def fit(model: Model, x: Columns, loss: Array, *, like: Sequence[Fit] | None = None) -> list[Fit]:
-    """Fits a law with its bowl and its misfit to observations by maximum posterior.
+def fit(
+    model: Model, x: Columns, loss: Array, method: Method | None = None, *, like: Sequence[Fit] | None = None
+) -> list[Fit]:
+    """Fits a law with its bowl and its misfit to observations by maximum posterior, or as a method asks.
 
     Tails of the noise, walls and the size of the misfit are hyperparameters: each combination of a few
     values is an option of its own, weighed by its evidence.
@@ -71,6 +127,7 @@ def fit(model: Model, x: Columns, loss: Array, *, like: Sequence[Fit] | None = N
         model: law and surface.
         x: columns, each (n,); the misfit's features (n, m) where there is one.
         loss: (n,), above 0.
+        method: by default Student's t.
         like: fits to start from, whose options are kept; None tries all.
 
     Returns:
@@ -79,6 +136,7 @@ def fit(model: Model, x: Columns, loss: Array, *, like: Sequence[Fit] | None = N
     Raises:
         FitError: when there are fewer than 3 observations or a loss is not a positive number.
     """
+    method = method or Method()
     if len(loss) < 3:
         raise FitError(f"{len(loss)} observations given; a fit takes at least 3")
     if not (np.all(np.isfinite(loss)) and np.all(loss > 0)):
@@ -87,11 +145,15 @@ def fit(model: Model, x: Columns, loss: Array, *, like: Sequence[Fit] | None = N
     y = np.log(loss) - loss_centre
     if like is None:
         begin, basins = start(model, x, y)
-        options = Options.every(model, x, begin)
+        options = Options.every(model, x, y, begin, normal=method.objective == "squares")
     else:
         basins, theta = like[0].basins, np.array([one.theta for one in like])
-        options = Options.like([one.noise for one in like], theta, theta.shape[1] - len(model.parameters))
-    state = refine(options, model, x, y)
+        features = theta.shape[1] - len(model.parameters)
+        options = Options.like([one.noise for one in like], theta, features, seeds(x, y))
+    if method.objective == "huber":
+        state = _huber(options, model, x, y, like is None)
+    else:
+        state = refine(options, model, x, y)
     share = np.exp(state.evidence - state.evidence.max())
     share /= share.sum()
     kept = [i for rank, i in enumerate(np.argsort(-share)[:KEPT]) if rank == 0 or share[i] >= SHARE]
@@ -122,6 +184,29 @@ def fit(model: Model, x: Columns, loss: Array, *, like: Sequence[Fit] | None = N
     return found
 
 
+def _huber(options: Options, model: Model, x: Columns, y: Array, first: bool) -> Options:
+    """Every option with the parameters of the least sum of Huber losses."""
+    data, prior = _plain(model, x, y)
+    begin = [options.theta[0]]
+    if first:
+        law = model.law.start(x, np.exp(y), data.weight)[0]
+        begin.append(np.concatenate([law, prior.mean[model.split :]]))
+    tries = [
+        minimise(model.evaluate, theta, data, prior, second_order=True, iterations=200, tolerance=1e-10)
+        for theta in begin
+    ]
+    best = min(tries, key=lambda one: one.objective)
+    state = describe(replace(options, theta=np.tile(best.theta, (len(options.nu), 1))), model, x, y, HUBER)
+    size = np.full(len(options.nu), best.objective)
+    return replace(state, objective=size, moved=np.full(len(size), 0.0 if best.converged else np.inf))
+
+
+def _plain(model: Model, x: Columns, y: Array) -> tuple[Data, Prior]:
+    """Observations under Huber's loss, and next to no prior."""
+    one, weak = np.ones(len(y)), model.prior(0, np.ones(1))
+    return Data(x, y, one, x.get(WEIGHT, one), HUBER), Prior(weak.mean, FLAT * weak.precision[0])
+
+
 def sample(
     model: Model,
     one: Fit,
@@ -130,23 +215,41 @@ def sample(
     centre: Mapping[str, float],
     rng: np.random.Generator,
     draws: int,
+    method: Method | None = None,
 ) -> Fit:
     """A fit with posterior draws and the intervals of its constants.
 
     Draws are normal about the mode at first. Each is then a Markov chain of preconditioned Crank-Nicolson
     steps (Cotter et al. 2013, arXiv 1202.0709), which leave the normal approximation as it is where that
-    is exact and move it to the posterior where it is poor. With very many runs the steps are left out.
+    is exact and move it to the posterior where it is poor. With very many runs the steps are left out, and
+    for Huber's loss, which is no posterior: its covariance is that of the minimum.
+
+    By bootstrap, draws are refits to runs drawn with replacement under the noise that was found; the prior's
+    mean is drawn from the prior for each, since what the runs do not tell would not spread otherwise.
 
     Args:
         one: of the model to these observations.
         centre: of the columns.
         draws: how many.
+        method: as the fit's.
     """
+    method = method or Method()
     y = np.log(loss) - one.loss_centre
     noise, features = one.noise, len(one.theta) - len(model.parameters)
-    scale = noise.scale(model.height(one.theta, x))
+    scale = model.scale(noise, one.theta, x)
     data = Data(x, y, scale, np.ones(len(y)), Student(np.array([noise.nu])))
     prior = model.prior(features, np.array([noise.misfit]))
+    if method.intervals == "bootstrap":
+        weight = draw(len(y), rng, draws, method.groups)
+        precision = prior.precision[0]
+        mean = prior.mean + rng.standard_normal((draws, len(one.theta))) / np.sqrt(precision)
+        if method.objective == "huber":
+            data = _plain(model, x, y)[0]
+            inside, square = HUBER.moments(Student(np.array([[noise.nu]])), np.array([[noise.sigma]]))
+            # Beside a loss that is no density the prior weighs as much as the minimum's covariance asks.
+            precision = precision * float(noise.sigma**2 * square[0, 0] / inside[0, 0])
+        found = refit(model.evaluate, one.theta, data, Prior(mean, precision), weight)
+        return _drawn(model, one, found, centre)
     root = np.linalg.cholesky(one.covariance)
 
     def excess(place: Array) -> Array:
@@ -157,16 +260,19 @@ def sample(
         return np.asarray(np.where(np.isfinite(exact), exact, np.inf) - 0.5 * np.sum(place**2, axis=1))
 
     place = rng.standard_normal((draws, len(one.theta)))
-    if draws * len(y) <= EFFORT:
+    if draws * len(y) <= EFFORT and method.objective != "huber":
         known = excess(place)
         for _ in range(MOVES):
             moved = np.sqrt(1.0 - MOVE**2) * place + MOVE * rng.standard_normal(place.shape)
             offered = excess(moved)
             taken = np.log(rng.random(draws)) < known - offered
             place, known = np.where(taken[:, None], moved, place), np.where(taken, offered, known)
-    found = np.asarray(one.theta + place @ root.T)
-    constants = _constants(model, one.theta, found, dict(centre) | {"loss": one.loss_centre})
-    return replace(one, draws=found, constants=constants)
+    return _drawn(model, one, np.asarray(one.theta + place @ root.T), centre)
+
+
+def _drawn(model: Model, one: Fit, draws: Array, centre: Mapping[str, float]) -> Fit:
+    constants = _constants(model, one.theta, draws, dict(centre) | {"loss": one.loss_centre})
+    return replace(one, draws=draws, constants=constants)
 
 
 def _constants(

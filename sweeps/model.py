@@ -14,6 +14,7 @@ from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Columns, Law, Parameter, own
 from sweeps.laws.quantities import quantity
 from sweeps.misfit import Misfit, misfit
+from sweeps.noise import WEIGHT, Noise
 from sweeps.solve import Prior
 from sweeps.space import Table, candidates
 from sweeps.spec import SweepSpec
@@ -108,6 +109,10 @@ class Model:
         if not self.surface.axes:
             return np.zeros((*theta.shape[:-1], len(x[self.law.columns[0]])))
         return self.surface.evaluate(theta[..., self.split : len(self.parameters)], x)[0]
+
+    def scale(self, noise: Noise, theta: Array, x: Columns) -> Array:
+        """Scale of the noise at rows, (..., n)."""
+        return noise.scale(self.height(theta, x), x.get(WEIGHT, 1.0))
 
     def optimum(self, theta: Array, x: Columns) -> dict[str, Array]:
         """Centred coordinate of every axis's optimum, each (..., n)."""

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
 from sweeps.laws.base import Array, Columns
 from sweeps.model import FEATURES, Model
-from sweeps.noise import MISFIT, MISFITS, NUS, SIGMA, SIGMA_WEIGHT, WALL, WALLS, Noise
-from sweeps.robust import Student
-from sweeps.solve import Data, Prior, minimise_many, scaled
+from sweeps.noise import MISFIT, MISFITS, NORMAL, NUS, SIGMA, WALL, WALLS, WEIGHT, Noise, Seeds, seeds
+from sweeps.robust import Huber, Student
+from sweeps.solve import Data, Prior, minimise_many, objective, scaled
 
 LR_STARTS = (0.0, -1.0, 1.0)
 ROUNDS, STEPS = 16, 4  # of refining sigma, and of the parameters in each
@@ -36,6 +37,8 @@ class Options:
         objective, degrees, evidence: (b,).
         moved: (b,), drop of the objective in the last round.
         information: (b, p + m, p + m), prior included.
+        features: m, of the misfit.
+        seeds: what replicates say of sigma.
     """
 
     sigma: Array
@@ -49,30 +52,32 @@ class Options:
     moved: Array
     information: Array
     features: int
+    seeds: Seeds
 
     @classmethod
-    def every(cls, model: Model, x: Columns, start: Array) -> Options:
-        """All combinations, before the first round."""
+    def every(cls, model: Model, x: Columns, y: Array, start: Array, *, normal: bool = False) -> Options:
+        """All combinations, before the first round; ``normal`` noise alone if asked."""
         features = x[FEATURES].shape[1] if FEATURES in x else 0
         walls = WALLS if model.surface.axes else (WALL,)
-        grid = product(NUS, walls, MISFITS if features else (MISFIT,))
+        grid = product((NORMAL,) if normal else NUS, walls, MISFITS if features else (MISFIT,))
         known = [Noise(2.0 * SIGMA, *combination) for combination in grid]
         theta = np.zeros((len(known), len(model.parameters) + features))
         theta[:, : len(model.parameters)] = start
-        return cls.like(known, theta, features)
+        return cls.like(known, theta, features, seeds(x, y))
 
     @classmethod
-    def like(cls, known: Sequence[Noise], theta: Array, features: int) -> Options:
+    def like(cls, known: Sequence[Noise], theta: Array, features: int, told: Seeds) -> Options:
         """Given ones, (b,), with parameters (b, p + m), before the first round."""
         sigma, nu, wall, misfit = np.array([(n.sigma, n.nu, n.wall, n.misfit) for n in known]).T
         none, p = np.zeros(len(known)), theta.shape[1]
         empty = np.zeros((len(known), p, p))
-        return cls(sigma, nu, wall, misfit, theta, none, none, none, none, empty, features)
+        return cls(sigma, nu, wall, misfit, theta, none, none, none, none, empty, features, told)
 
     def data(self, model: Model, x: Columns, y: Array, rows: Sequence[int] | slice = slice(None)) -> Data:
         """The observations as options see them with the bowl of their theta."""
         height = model.height(self.theta[rows], x)
         scale = np.hypot(self.sigma[rows, None], self.wall[rows, None] * height)
+        scale = scale / np.sqrt(x.get(WEIGHT, 1.0))
         return Data(x, y, scale, np.ones_like(scale), Student(self.nu[rows, None]))
 
     def noise(self, i: int) -> Noise:
@@ -82,7 +87,8 @@ class Options:
     def best(self) -> Options:
         """Without the options that are far from the best."""
         keep = np.flatnonzero(self.evidence > self.evidence.max() - NATS)
-        arrays = {name: value[keep] for name, value in vars(self).items() if name != "features"}
+        rest = ("features", "seeds")
+        arrays: dict[str, Any] = {name: v[keep] for name, v in vars(self).items() if name not in rest}
         return replace(self, **arrays)
 
 
@@ -105,29 +111,44 @@ def refine(state: Options, model: Model, x: Columns, y: Array) -> Options:
     return state
 
 
-def _weigh(state: Options, model: Model, data: Data, prior: Prior, objective: Array) -> Options:
+def describe(state: Options, model: Model, x: Columns, y: Array, huber: Huber) -> Options:
+    """The noise around parameters that Huber's loss has chosen, and how well it can tell them."""
+    for _ in range(ROUNDS):
+        prior, data, sigma = model.prior(state.features, state.misfit), state.data(model, x, y), state.sigma
+        size = objective(model.log_loss(state.theta, x), state.theta, data, prior)
+        state = _weigh(state, model, data, prior, size, huber)
+        if np.all(np.abs(state.sigma / sigma - 1.0) < STILL):
+            break
+    return state
+
+
+def _weigh(
+    state: Options, model: Model, data: Data, prior: Prior, objective: Array, huber: Huber | None = None
+) -> Options:
     """New sigma, information, degrees of freedom and evidence of every option."""
     loss = data.loss
     assert isinstance(loss, Student)
     residual, slope = scaled(data, *model.evaluate(state.theta, data.x))
     pull = loss.pull(residual)
-    gram = np.swapaxes(slope, 1, 2) @ slope * loss.information()[:, :, None]
+    told = loss.information() if huber is None else huber.information(loss, state.sigma[:, None])
+    gram = np.swapaxes(slope, 1, 2) @ slope * told[:, :, None]
     information = gram.copy()
     at = np.arange(gram.shape[1])
     information[:, at, at] += prior.precision
     used = np.trace(np.linalg.solve(information, gram), axis1=1, axis2=2)
     degrees = np.maximum(residual.shape[1] - used, 0.0)
-    seen = np.sum(pull * residual, axis=1) + SIGMA_WEIGHT * (SIGMA / state.sigma) ** 2
+    before, worth = state.seeds.scale(state.nu), state.seeds.worth
+    seen = np.sum(pull * residual, axis=1) + worth * (before / state.sigma) ** 2
     root = np.sqrt(prior.precision)
     volume = np.linalg.slogdet(information / root[:, :, None] / root[:, None, :])[1]
     spread = np.sum(np.log(data.scale), axis=1) - residual.shape[1] * loss.normaliser()[:, 0]
-    known = SIGMA_WEIGHT * (np.log(state.sigma) + 0.5 * (SIGMA / state.sigma) ** 2)
+    known = worth * (np.log(state.sigma / before) + 0.5 * (before / state.sigma) ** 2)
     walls = 0.5 * np.log(state.wall / WALL) ** 2
     misfits = 0.5 * np.log(state.misfit / MISFIT) ** 2 if state.features else 0.0
     moved = np.abs(objective - state.objective) / np.maximum(np.abs(objective), 1.0)
     return replace(
         state,
-        sigma=state.sigma * np.sqrt(seen / (SIGMA_WEIGHT + degrees)),
+        sigma=state.sigma * np.sqrt(seen / (worth + degrees)),
         objective=objective,
         degrees=degrees,
         evidence=-objective - spread - 0.5 * volume - known - walls - misfits,
@@ -149,7 +170,7 @@ def start(model: Model, x: Columns, y: Array) -> tuple[Array, int]:
     """The best of many starts after some steps each: those of the law, crossed with learning rates below
     and above the middle; and how many different minima are about as good."""
     x, y = _thinned(model, x, y, ROWS)
-    law = model.law.start(x, np.exp(y), np.ones(len(y)))
+    law = model.law.start(x, np.exp(y), x.get(WEIGHT, np.ones(len(y))))
     prior = model.prior(0, np.ones(1))
     bowl = np.tile(prior.mean[model.split :], (len(LR_STARTS), 1))
     names = [parameter.name for parameter in model.surface.parameters]
@@ -159,7 +180,7 @@ def start(model: Model, x: Columns, y: Array) -> tuple[Array, int]:
         bowl = bowl[:1]
     starts = np.hstack([np.repeat(law, len(bowl), axis=0), np.tile(bowl, (len(law), 1))])
     plain = {name: column for name, column in x.items() if name != FEATURES}
-    scale = np.hypot(3.0 * SIGMA, WALL * model.height(starts, plain))
+    scale = model.scale(Noise(3.0 * SIGMA, NUS[0], WALL, MISFIT), starts, plain)
     data = Data(plain, y, scale, np.ones_like(scale), Student(np.array([[NUS[0]]])))
     theta, objective = minimise_many(model.evaluate, starts, data, prior, iterations=12)
     best = int(np.argmin(objective))

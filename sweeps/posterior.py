@@ -71,7 +71,7 @@ class Posterior:
         for model, member in self.pairs:
             one = member.fit
             reach = student_t.ppf(INTERVAL[1], min(max(one.degrees, MIN_DEGREES), one.noise.nu))
-            scale = one.noise.scale(model.height(one.theta, x))
+            scale = model.scale(one.noise, one.theta, x)
             noise = noise + member.weight * (member.stretch * scale * reach) ** 2
         low = mean.median - np.sqrt((mean.median - mean.low) ** 2 + noise)
         high = mean.median + np.sqrt((mean.high - mean.median) ** 2 + noise)
@@ -119,7 +119,7 @@ class Posterior:
             centre = np.median(value, axis=0)
             value = centre + member.stretch * (value - centre)
             if rng is not None:
-                scale = member.stretch * one.noise.scale(model.height(one.theta, x))
+                scale = member.stretch * model.scale(one.noise, one.theta, x)
                 tails = min(max(one.degrees, MIN_DEGREES), one.noise.nu)
                 value = value + scale * rng.standard_t(tails, value.shape)
             values.append(value)

@@ -44,6 +44,30 @@ class Huber:
         """Weight in reweighted least squares."""
         return np.minimum(1.0, self.delta / np.maximum(np.abs(residual), 1e-300))
 
+    def moments(self, noise: Student, scale: Array) -> tuple[Array, Array]:
+        """Mean of the second derivative and of the squared derivative, in units of the scale.
+
+        Args:
+            noise: of the residuals.
+            scale: its, in units of ``delta``'s; (b, 1).
+        """
+        edge = self.delta / scale
+        fine = np.arcsinh(edge) * np.linspace(-1.0, 1.0, 129)
+        at = np.sinh(fine)
+        density = np.exp(noise.normaliser() - noise.cost(at)) * np.cosh(fine)
+        step = fine[:, 1:2] - fine[:, :1]
+        ends = np.ones(fine.shape[1])
+        ends[[0, -1]] = 0.5
+        inside, square = (
+            np.sum(part * ends, axis=1, keepdims=True) * step for part in (density, density * at**2)
+        )
+        return inside, square + edge**2 * (1.0 - inside)
+
+    def information(self, noise: Student, scale: Array) -> Array:
+        """What a residual tells of its place when this loss is minimised (Huber 1964), (b, 1)."""
+        inside, square = self.moments(noise, scale)
+        return inside**2 / square
+
 
 @dataclass(frozen=True)
 class Student:

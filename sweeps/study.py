@@ -12,10 +12,13 @@ from numpy.typing import ArrayLike
 from sweeps.allocation import Spending, best_of_law
 from sweeps.ensemble import CUTS, Ensemble, Member, learn
 from sweeps.errors import FitError
+from sweeps.estimate import Method
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Law
+from sweeps.laws.quantities import OF_ROWS
 from sweeps.misfit import misfit
-from sweeps.model import Frame, Model
+from sweeps.model import FEATURES, Frame, Model
+from sweeps.noise import WEIGHT
 from sweeps.posterior import Band, Posterior
 from sweeps.selection import (
     DERIVED,
@@ -73,14 +76,15 @@ class Study:
             FitError: a quantity that the laws read is missing or not a positive number, or lengths differ.
         """
         given = {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in at.items()}
-        read = {*self.posterior.frame.sources, "params", "tokens", "flops", self.lone}
+        read = {*self.posterior.frame.sources, WEIGHT, "params", "tokens", "flops", self.lone}
         for name in (name for name in given if name in read):
             wrong = given[name][~(np.isfinite(given[name]) & (given[name] > 0.0))]
             if len(wrong):
                 raise FitError(f"{name} is {wrong[0]:g}; a positive number is needed")
         table, rows = rows_of(given)
-        table |= compute(table, self.observed.columns)
-        table |= tokens(table, self.observed.columns)
+        like = {name: column for name, column in self.observed.columns.items() if name not in OF_ROWS}
+        table |= compute(table, like)
+        table |= tokens(table, like)
         frame, best = self.posterior.frame, []
         if self.lone is not None and self.lone in table:
             table["x"] = table[self.lone]
@@ -93,6 +97,8 @@ class Study:
                 best.append(axis)
                 table[axis.name] = axis.value(np.zeros(rows))
         x = frame.columns(table)
+        if WEIGHT in table:
+            x[WEIGHT] = table[WEIGHT]
         for axis in best:
             x[axis.name] = self.posterior.best(x, axis.name)
         return x
@@ -210,16 +216,22 @@ def fit(
     laws: str | Sequence[str | Law] = "auto",
     target: Mapping[str, ArrayLike] | None = None,
     seed: int = 0,
+    objective: str = "student",
+    intervals: str = "posterior",
 ) -> Study:
     """Fits the laws of the field to a table of runs and weighs them by how well they extrapolate.
 
     Args:
         observed: a table, or its columns by quantity (see ``sweeps.laws.quantities``); ``loss`` and at
             least one scale, such as ``params`` and ``tokens``. Further columns that vary are taken for
-            hyperparameters with an optimum.
+            hyperparameters with an optimum. ``weight`` is the known precision of a run's loss (1 is neutral),
+            ``run`` tells which rows a bootstrap draws together.
         laws: names in ``LAWS`` or laws; ``auto`` takes every law of just the scales that vary.
         target: what will be asked about: runs far below it count less. By default the largest run.
         seed: of the draws.
+        objective: ``student`` learns the tails of the noise and the laws' misfit; ``huber`` is the field's
+            sum of Huber losses, as published fits are made; ``squares`` takes normal noise and no misfit.
+        intervals: by ``posterior`` draws or by ``bootstrap`` over runs.
 
     Raises:
         FitError: no law can be fitted to these columns.
@@ -227,7 +239,8 @@ def fit(
     """
     if not isinstance(observed, Observed):
         observed = observe({name: np.asarray(value) for name, value in observed.items()})
-    table = {name: column for name, column in observed.columns.items() if name != "loss"}
+    method = Method(objective, intervals, observed.columns.get("run"))
+    table = {name: column for name, column in observed.columns.items() if name not in ("loss", *OF_ROWS)}
     table |= compute(table, table)
     varied = tuple(name for name, column in table.items() if np.ptp(column) > 1e-9 * np.abs(column).max())
     lone = lone_scale(varied)
@@ -243,15 +256,21 @@ def fit(
     bare = Frame({name: name for name in read}, centre, surface)
     x = bare.columns(table)
     there = target_flops(target, table)
-    frame = Frame(bare.sources, centre, surface, misfit(x, scales, float(np.log(there)) - centre["flops"]))
+    far = misfit(x, scales, float(np.log(there)) - centre["flops"]) if objective == "student" else None
+    frame = Frame(bare.sources, centre, surface, far)
+    x = frame.columns(table)
+    if WEIGHT in observed.columns:
+        x[WEIGHT] = observed.columns[WEIGHT]
     built = [Model(one, surface) for one in chosen]
     rng = np.random.default_rng(seed)
-    found = learn(built, frame, frame.columns(table), observed.columns["loss"], rng)
+    found = learn(built, frame, x, observed.columns["loss"], rng, method=method)
     posterior = Posterior(found, frame)
     held = [member.holdout for member in found.members if member.holdout is not None]
     checklist = _checklist(observed, found, scales, axes, there, seed)
+    checklist |= method.said(x, np.log(observed.columns["loss"]))
+    x = {FEATURES: np.empty((len(observed), 0))} | x
     seen = observed.columns | table
-    warnings = (*observed.notes, *of_study(posterior, seen, frame.columns(table), scales, bool(held)))
+    warnings = (*observed.notes, *of_study(posterior, seen, x, scales, bool(held)))
     return Study(observed, posterior, scales, lone, checklist, warnings)
 
 
@@ -269,7 +288,8 @@ def predict(study: Study, at: Mapping[str, ArrayLike]) -> list[Forecast]:
     view = study.posterior
     mean, new, by_law = view.mean_loss(x), view.new_loss(x), view.by_law(x)
     flops = np.exp(x["flops"] + study.ensemble.centre["flops"])
-    given = {name: np.broadcast_to(np.asarray(v, dtype=float), flops.shape) for name, v in at.items()}
+    told = {name: np.asarray(value, dtype=float) for name, value in at.items() if name != "run"}
+    given = {name: np.broadcast_to(value, flops.shape) for name, value in told.items()}
     found = []
     for i, amount in enumerate(flops):
         one = {law: float(value[i]) for law, value in by_law.items()}
@@ -311,14 +331,11 @@ def _checklist(
         "hyperparameters": list(axes),
         "filters": "none: every row is used",
         "target_flops": target,
-        "objective": "maximum posterior of ln loss; Student's t noise, normal priors on centred coordinates, "
-        "a smooth misfit that grows with the distance to the target",
         "optimiser": "variable projection or a low-discrepancy sample of the prior for starts, then "
         "Levenberg-Marquardt with analytic or automatic gradients",
         "starts": "the best of the prior sample of each law, the best minimum kept",
         "formulas": {law: LAWS[law].formula for law in found.laws if law in LAWS},
         "sources": {law: LAWS[law].source for law in found.laws if law in LAWS},
-        "intervals": "posterior draws, half by randomised maximum likelihood, half by bootstrap over runs",
         "holdout": {"cuts": list(CUTS), "relative_error": held},
         "seed": seed,
     }

@@ -92,7 +92,7 @@ def _outliers(view: Posterior, x: Columns, log_loss: Array) -> Iterator[Warning]
     for model, member in view.pairs:
         if member.weight >= SLIGHT:
             rest = log_loss - member.fit.loss_centre - model.log_loss(member.fit.theta, x)
-            far &= np.abs(rest) > OUTLYING * member.fit.noise.scale(model.height(member.fit.theta, x))
+            far &= np.abs(rest) > OUTLYING * model.scale(member.fit.noise, member.fit.theta, x)
     rows = np.flatnonzero(far)
     if len(rows):
         shown = ", ".join(str(row + 1) for row in rows[:SHOWN]) + (", ..." if len(rows) > SHOWN else "")

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sweeps.errors import Problem, Warning
 from sweeps.laws.base import Array
-from sweeps.laws.quantities import QUANTITIES, quantity
+from sweeps.laws.quantities import OF_ROWS, QUANTITIES, quantity
 from sweeps.mapping import ALIASES, Mapped, TableError, Term, format_mapping, parse_mapping
 from sweeps.wording import choices, short
 
@@ -66,7 +66,7 @@ def observe(
         mapping = {ALIASES.get(name, name): Term(name) for name in columns}
     elif isinstance(mapping, str):
         mapping = parse_mapping(mapping)
-    table = read(columns, mapping, least=MIN_ROWS if to_fit else 1)
+    table = read(columns, mapping, least=MIN_ROWS if to_fit else 1, labels=("run",))
     if to_fit and np.ptp(table["loss"]) == 0.0:
         given = f"{table['loss'][0]:g} in every row"
         raise TableError(
@@ -75,20 +75,27 @@ def observe(
     derived = _derive(table)
     _refuse(_outside(table, lambda name: f"{name} ({derived[name]})", derived))
     spare = [name for name in columns if name not in {term.column for term in mapping.values()}]
-    notes = [*_unknown(mapping), *_units(table, mapping), *copies(table, [*mapping], spare)]
+    own = [name for name in mapping if name not in OF_ROWS]
+    notes = [*_unknown(mapping), *_units(table, mapping), *copies(table, own, spare)]
     if to_fit:
         notes += _constant(table, mapping)
     return Observed(table, derived, tuple(notes), format_mapping(mapping))
 
 
 def read(
-    columns: Mapping[str, ArrayLike], mapping: Mapped, *, least: int = 1, free: Collection[str] = ()
+    columns: Mapping[str, ArrayLike],
+    mapping: Mapped,
+    *,
+    least: int = 1,
+    free: Collection[str] = (),
+    labels: Collection[str] = (),
 ) -> dict[str, Array]:
     """The mapped quantities of a table as finite numbers in their valid ranges, nothing derived.
 
     Args:
         least: rows that there must be.
         free: quantities that no law reads and whose range is checked elsewhere.
+        labels: quantities that may be words; they are numbered from 1.
 
     Raises:
         TableError: with a problem per column that cannot be used.
@@ -103,6 +110,7 @@ def read(
     _refuse(problems)
     values = {name: np.asarray(columns[term.column]) for name, term in mapping.items()}
     _check_rows(values, least)
+    values |= {name: _codes(values[name]) for name in labels if name in values}
     table = {}
     for name, term in mapping.items():
         numbers, problem = _numbers(f"{name}={term}", values[name])
@@ -184,6 +192,13 @@ def _check_rows(values: Mapping[str, NDArray[Any]], least: int) -> None:
         every = math.ceil(rows / MAX_ROWS)
         allowed = f"at most {MAX_ROWS:,}; keep one row a run (the last of its curve), or one row in {every}"
         raise TableError([Problem("table", f"{rows:,} rows", allowed)])
+
+
+def _codes(labels: NDArray[Any]) -> Array:
+    """Labels numbered from 1; NaN where there is none."""
+    codes = 1.0 + np.unique([str(label) for label in labels], return_inverse=True)[1]
+    blank = [label is None or label != label or not str(label).strip() for label in labels]
+    return np.where(blank, np.nan, codes)
 
 
 def _numbers(label: str, values: NDArray[Any]) -> tuple[Array, Problem | None]:
@@ -311,6 +326,6 @@ def _both(mapping: Mapped, given: str, n: float, d: float) -> Iterator[Warning]:
 
 def _constant(table: Mapping[str, Array], mapping: Mapped) -> Iterator[Warning]:
     for name in mapping:
-        if name != "loss" and np.ptp(table[name]) <= 1e-12 * abs(table[name][0]):
+        if name not in ("loss", *OF_ROWS) and np.ptp(table[name]) <= 1e-12 * abs(table[name][0]):
             words = f"{name} is {table[name][0]:.4g} in every row: laws of it cannot be fitted"
             yield Warning("constant", f"{words}; add runs where it differs, or leave it out")

@@ -61,7 +61,10 @@ _ALL = (
     Quantity("decoder_params", "parameters of the second module"),
     Quantity("compute", "compute in any unit, such as GPU hours"),
     Quantity("x", "the scale of a law in one variable"),
+    Quantity("weight", "precision of a run's loss, 1 being usual: 1 / sqrt(weight) times the noise"),
+    Quantity("run", "label of the run a row belongs to"),
 )
+OF_ROWS = ("weight", "run")  # said of rows of a table; no law reads them
 QUANTITIES: Mapping[str, Quantity] = MappingProxyType({one.name: one for one in _ALL})
 
 
