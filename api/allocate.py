@@ -14,7 +14,7 @@ from rich.text import Text
 
 from api import render
 from api.arguments import UsageError
-from api.fits import Map, Own, Table, own_laws, usage
+from api.fits import Laws, Map, Own, Seed, Table, own_laws, usage
 from api.tables import read_table
 from api.terminal import Json, show_found
 from sweeps.allocate import Plan, Reach, Worth, allocate, cheapest, gain_worth
@@ -56,9 +56,9 @@ def command(
     unique_tokens: Annotated[
         float | None, typer.Option(help="Unique tokens there are; needs laws of repeated data.")
     ] = None,
-    laws: Annotated[str, typer.Option(help="Names with commas, or auto.")] = "auto",
+    laws: Laws = "auto",
     law: Own = None,
-    seed: Annotated[int, typer.Option(help="Of the draws behind the intervals.", min=0)] = 0,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Tells what to train: parameters and tokens for compute or for a loss, what a lower loss is worth.

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from api import render
 from api.arguments import UsageError, numbers
-from api.fits import Map, Own, Table, own_laws, quantities, usage
+from api.fits import Laws, Map, Own, Seed, Table, own_laws, quantities, usage
 from api.tables import Columns, read_table
 from api.terminal import Json, console, print_json
 from sweeps.compare import Comparison, compare
@@ -52,9 +52,9 @@ def command(
     tokens_per_hour: Annotated[
         str | None, typer.Option(help="Tokens an accelerator-hour instead; needs --path params=...")
     ] = None,
-    laws: Annotated[str, typer.Option(help="Names with commas, or auto.")] = "auto",
+    laws: Laws = "auto",
     law: Own = None,
-    seed: Annotated[int, typer.Option(help="Of the draws behind the intervals.", min=0)] = 0,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Compares two recipes: which is better at a target, where their curves cross, what one is worth.

@@ -33,6 +33,8 @@ Map = Annotated[
         "--map", help='Column of each quantity: "params=N, tokens=1e9*D, loss=loss"; odd names in quotes.'
     ),
 ]
+Laws = Annotated[str, typer.Option(help="Names with commas, or auto for all that fit the table.")]
+Seed = Annotated[int, typer.Option(help="Of the draws behind the intervals.", min=0)]
 Own = Annotated[
     list[str] | None, typer.Option("--law", help="A law of your own as module:NAME; may be repeated.")
 ]
@@ -44,9 +46,7 @@ def fit(
     test: Annotated[Path | None, typer.Option(help="Runs to hold the fit against; never fitted.")] = None,
     target: Annotated[str | None, typer.Option(help="What is asked about: params=25e9,tokens=5e11.")] = None,
     group: Annotated[str | None, typer.Option(help="Column whose values are fitted apart.")] = None,
-    laws: Annotated[
-        str, typer.Option(help="Names with commas, or auto for all that fit the table.")
-    ] = "auto",
+    laws: Laws = "auto",
     law: Own = None,
     count: Annotated[
         str | None, typer.Option(help="Column with another count of parameters: fits that too.")
@@ -58,7 +58,7 @@ def fit(
         str, typer.Option(help="student (tails learned), huber (as the field fits) or squares.")
     ] = "student",
     intervals: Annotated[str, typer.Option(help="posterior or bootstrap (over runs).")] = "posterior",
-    seed: Annotated[int, typer.Option(help="Of the draws behind the intervals.", min=0)] = 0,
+    seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Fits scaling laws to any table of finished runs; no service is needed.

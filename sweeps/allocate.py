@@ -160,8 +160,9 @@ class _Case:
                 "the laws find no best split of compute; fit more sizes and more tokens per parameter, name "
                 "other laws, or ask about other compute or a higher loss"
             )
-        value, weight = value[told], weight[told] / weight[told].sum()
-        return quantiles(value, weight), float(weight @ np.isinf(value[:, 0])), undecided
+        value, weight = value[told], weight[told]
+        unreached = 1.0 - weight[np.isfinite(value[:, 0])].sum() / weight.sum()
+        return quantiles(value, weight), float(unreached), undecided
 
     def _surface(self, model: Model, member: Member) -> Surface:
         """A member's draws, spread about its mode by its stretch."""
