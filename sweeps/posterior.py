@@ -87,10 +87,11 @@ class Posterior:
         return found
 
     def pool(self, of: Callable[[Model, Member], Array | None]) -> Band | None:
-        """Quantiles of anything over all draws.
+        """Quantiles of anything over all draws, each member's spread about its median by its stretch.
 
         Args:
-            of: a model and its member -> (b, n) for its draws; None where it cannot tell.
+            of: a model and its member -> (b, n) for its draws, positive quantities as logarithms; None
+                where it cannot tell.
 
         Returns:
             (n,); None where no member can tell.
@@ -99,7 +100,7 @@ class Posterior:
         for model, member in self.pairs:
             found = of(model, member)
             if found is not None:
-                values.append(found)
+                values.append(_stretched(found, member))
                 weights.append(np.full(len(found), member.weight / len(found)))
         return quantiles(np.concatenate(values), np.concatenate(weights)) if values else None
 
@@ -115,9 +116,7 @@ class Posterior:
         values, weights = [], []
         for model, member in self.pairs:
             one = member.fit
-            value = model.log_loss(one.draws, x) + one.loss_centre
-            centre = np.median(value, axis=0)
-            value = centre + member.stretch * (value - centre)
+            value = _stretched(model.log_loss(one.draws, x) + one.loss_centre, member)
             if rng is not None:
                 scale = member.stretch * model.scale(one.noise, one.theta, x)
                 tails = min(max(one.degrees, MIN_DEGREES), one.noise.nu)
@@ -171,6 +170,12 @@ class Posterior:
 
         found = self.pool(draws)
         return None if found is None else found.first()
+
+
+def _stretched(values: Array, member: Member) -> Array:
+    """Draws (b, n) as far from their median as hold-outs say they should be."""
+    centre = np.median(values, axis=0)
+    return np.asarray(centre + member.stretch * (values - centre))
 
 
 def quantiles(values: Array, weights: Array) -> Band:
