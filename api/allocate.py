@@ -1,10 +1,10 @@
-"""``scalewise allocate``, what to train for compute or a loss; ``scalewise shapes``, how nets are scaled."""
+"""``scalewise allocate``: what to train for compute or a loss."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import isfinite, log2
+from math import isfinite
 from typing import Annotated, Any
 
 import typer
@@ -20,11 +20,8 @@ from api.terminal import Json, show_found
 from sweeps.allocate import Plan, Reach, Worth, allocate, cheapest, gain_worth
 from sweeps.mapping import parse_mapping
 from sweeps.posterior import Quantiles
-from sweeps.shapes import STRATEGIES, Multipliers, efficientnet
 from sweeps.study import Study, fit
 from sweeps.tables import Warning, observe
-
-DOLLAR, TAN = "Dollar et al. 2021, arXiv 2103.06877", "Tan and Le 2019, arXiv 1905.11946"
 
 
 @dataclass(frozen=True)
@@ -92,30 +89,6 @@ def command(
     weights = dict(sorted(made.ensemble.laws.items(), key=lambda item: -item[1]))
     found = Answer(str(file), len(observed), weights, plans, reach, gains, made.warnings, **given)
     show_found(found, json, lambda: _shown(found))
-
-
-def shapes(
-    factor: Annotated[float, typer.Argument(help="Times the FLOPs; below 1 to shrink.")], json: Json = False
-) -> None:
-    """Tells how strategies scale a convolutional network to so many times the FLOPs.
-
-    Example: scalewise shapes 4
-    """
-    with usage():
-        if not 0.0 < factor < float("inf"):
-            raise UsageError(f"given {factor:g}; allowed: a number above 0")
-    by: dict[str, tuple[Multipliers, str]] = {n: (one.at(factor), DOLLAR) for n, one in STRATEGIES.items()}
-    by["efficientnet"] = (efficientnet(log2(factor)), f"{TAN}; FLOPs only nearly")
-    rows = [
-        {"strategy": name, "depth": m.depth, "width": m.width, "resolution": m.resolution}
-        | {"flops": m.depth * m.width**2 * m.resolution**2, "params": m.depth * m.width**2}
-        | {"activations": m.depth * m.width * m.resolution**2, "source": source}
-        for name, (m, source) in by.items()
-    ]
-    made = render.table(*rows[0], right=[*rows[0]][1:-1])
-    for row in rows:
-        made.add_row(*(render.number(v) if isinstance(v, float) else str(v) for v in row.values()))
-    show_found(rows, json, lambda: made)
 
 
 def _shown(found: Answer) -> RenderableType:

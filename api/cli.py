@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from api import allocate, compare, curves, fits, render
+from api import allocate, compare, curves, fits, render, replay, shapes
 from api.arguments import UsageError, numbers, pairs, read_spec
 from api.client import Client
 from api.terminal import Json, Options, Sweep, print_json, show_found
@@ -319,7 +319,8 @@ app.command("curves")(curves.curves)
 app.command("forecast")(curves.forecast)
 app.command("compare")(compare.command)
 app.command("allocate")(allocate.command)
-app.command("shapes")(allocate.shapes)
+app.command("shapes")(shapes.command)
+app.command("replay")(replay.command)
 
 
 def main() -> NoReturn:

@@ -18,6 +18,7 @@ from sweeps.curves.running import RunForecast
 from sweeps.errors import Problem, SweepError
 from sweeps.plan import Plan
 from sweeps.runs import Decision, Event, Point, Run, Sweep
+from sweeps.shape_choice import Choice
 from sweeps.spec import Config
 
 T = TypeVar("T")
@@ -118,6 +119,10 @@ class Client:
     def frontier(self, id: int, flops: list[float]) -> list[Split]:
         """The best use of amounts of compute."""
         return _read(list[Split], self._get(f"/v1/sweeps/{id}/frontier", flops=flops))
+
+    def shapes(self, id: int, factor: float, budget: str, at: Mapping[str, Any]) -> list[Choice]:
+        """Ways to scale a configuration, or ``{"target": name}``, to so many times its budget."""
+        return _read(list[Choice], self._get(f"/v1/sweeps/{id}/shapes", factor=factor, budget=budget, **at))
 
     def verify(self, id: int, target: str | None = None, overrides: Config | None = None) -> Run:
         """Trains a target with the predicted settings."""

@@ -58,6 +58,9 @@ def fit(
         str, typer.Option(help="student (tails learned), huber (as the field fits) or squares.")
     ] = "student",
     intervals: Annotated[str, typer.Option(help="posterior or bootstrap (over runs).")] = "posterior",
+    transfer: Annotated[
+        str, typer.Option(help="Prior of how optima move with scale: none, mup, step_law or deepseek.")
+    ] = "none",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -71,9 +74,9 @@ def fit(
         mapping, asked, own = parse_mapping(map_), quantities(target), own_laws(law)
         names = "auto" if laws == "auto" else [name.strip() for name in laws.split(",")]
         other = None if count is None else mapping | {"params": parse_term(count)}
-        plots = [_plot(path) for path in plot or []]
+        plots = [picture(path) for path in plot or []]
         table, held = read_table(file), None if test is None else read_table(test)
-        how = {"objective": objective, "intervals": intervals}
+        how = {"objective": objective, "intervals": intervals, "transfer": transfer}
         parts = {"": table} if group is None else split(table, group)
         tests = {} if held is None else {"": held} if group is None else split(held, group)
         if stray := [label for label in tests if label not in parts]:
@@ -82,7 +85,7 @@ def fit(
         found: dict[str, Any] = {}
         for label, columns in parts.items():
             title = file.name + (f", {group} {label}" if label else "")
-            with _named(title if label else ""):
+            with named(title if label else ""):
                 one = _fit(
                     columns, tests.get(label), mapping, other, asked, names, how, seed, plots, title, label
                 )
@@ -179,10 +182,9 @@ def _fit(
         second, again = study(other)
         found["recount"] = report.recount(made, second, asked, again)
     for path in plots:
-        name = f"{path.stem}-{re.sub(r'[^A-Za-z0-9._-]+', '_', label)}" if label else path.stem
         drawn = report.chart(made, found, test, title)
         content = chart_png(drawn) if path.suffix.lower() == ".png" else chart_html(drawn).encode()
-        path.with_name(name + path.suffix).write_bytes(content)
+        of_group(path, label).write_bytes(content)
     return found
 
 
@@ -237,11 +239,18 @@ def own_laws(given: list[str] | None) -> list[str]:
     return [law.name for law in load(given or [])]
 
 
-def _plot(path: Path) -> Path:
+def picture(path: Path) -> Path:
+    """A file that a picture can be written to."""
     if path.suffix.lower() not in PLOTS or not path.parent.is_dir():
         allowed = f"a file that ends with {' or '.join(PLOTS)}, in a folder that exists"
         raise UsageError(f"given --plot {path}; allowed: {allowed}")
     return path
+
+
+def of_group(path: Path, label: str) -> Path:
+    """The file of a group's picture; the same where there are no groups."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", label)
+    return path.with_stem(f"{path.stem}-{name}") if label else path
 
 
 @contextmanager
@@ -255,7 +264,7 @@ def usage() -> Iterator[None]:
 
 
 @contextmanager
-def _named(title: str) -> Iterator[None]:
+def named(title: str) -> Iterator[None]:
     """Says which group an error is about."""
     try:
         yield

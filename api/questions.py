@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from store.db import Sessions
-from store.service import get_sweep, latest_fit
+from store.service import get_sweep, latest_fit, list_runs
 from sweeps.ensemble import Ensemble
 from sweeps.errors import IllegalTransition, NotFound, Problem, SpecError
 from sweeps.recipe import KINDS
-from sweeps.runs import TERMINAL, Sweep, SweepState
+from sweeps.runs import TERMINAL, RunState, Sweep, SweepState
 from sweeps.spec import Config, SweepSpec, Target, parse, to_dict
+
+MANY = 1_000_000  # more than a sweep has runs
 
 
 def fitted(sessions: Sessions, sweep_id: int) -> tuple[Sweep, Ensemble]:
@@ -26,6 +28,11 @@ def fitted(sessions: Sessions, sweep_id: int) -> tuple[Sweep, Ensemble]:
     if fit is None:
         raise IllegalTransition(_no_fit(sweep))
     return sweep, fit.ensemble
+
+
+def diverged(sessions: Sessions, sweep_id: int) -> list[Config]:
+    """Configurations of a sweep that diverged, trained targets among them."""
+    return [run.config for run in list_runs(sessions, sweep_id, state=RunState.DIVERGED, limit=MANY)]
 
 
 def find_target(spec: SweepSpec, name: str | None) -> Target:

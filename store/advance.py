@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from sqlalchemy import func, insert, select
 from sqlalchemy.orm import Session
 
-from store import fits, lifecycle, queue
+from store import fits, forecasts, lifecycle, queue
 from store.budget import Totals, totals
 from store.db import Sessions, insert_new, reading
 from store.events import emit, emit_all, event
@@ -30,7 +30,7 @@ from store.timings import read_timings
 from sweeps.cost import Cost, SecondsModel, fit_seconds
 from sweeps.errors import NotFound
 from sweeps.runs import TERMINAL, Decision, Observation, Role, RunState, SweepState
-from sweeps.scheduler import Look, Step, step
+from sweeps.scheduler import MIN_FIT, Look, Step, step
 from sweeps.spec import Config, SweepSpec, parse
 
 
@@ -56,7 +56,8 @@ def advance(sessions: Sessions, sweep_id: int, slots: int) -> bool:
     """Refits a running sweep, starts the runs that are worth it, and ends it when none is.
 
     Doing it twice, or at once in two processes, changes nothing: what follows from a set of ended runs is
-    written once, and only if no other turn has started runs in the meantime.
+    written once, and only if no other turn has started runs in the meantime. Running runs take part by what
+    they are forecast to end at when the turn is taken.
 
     Args:
         slots: how many runs may be queued or running at once.
@@ -71,6 +72,7 @@ def advance(sessions: Sessions, sweep_id: int, slots: int) -> bool:
         known = _know(session, sweep_id, slots)
     if known is None:
         return False
+    known = replace(known, look=_foresee(sessions, sweep_id, known.look))
     result = step(known.look, np.random.default_rng([known.look.spec.seed, known.n_terminal]))
     with sessions.begin() as session:
         return _write(session, sweep_id, known, result)
@@ -126,7 +128,7 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         return None
     # One statement, so that the ended runs and their observations belong together.
     rows = session.execute(
-        select(RunRow.id, RunRow.state, RunRow.config, RunRow.cost, ObservationRow.loss)
+        select(RunRow.id, RunRow.state, RunRow.config, RunRow.cost, ObservationRow.loss, RunRow.out_of_memory)
         .outerjoin(ObservationRow, ObservationRow.run_id == RunRow.id)
         .where(RunRow.sweep_id == sweep_id, RunRow.role == Role.PROXY)
         .order_by(RunRow.id)
@@ -150,7 +152,7 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         observations=[
             *(
                 Observation(config, Cost(**cost), loss, run_id)
-                for run_id, _, config, cost, loss in rows
+                for run_id, _, config, cost, loss, _ in rows
                 if loss is not None
             ),
             *(to_observation(row) for row in imported),
@@ -161,8 +163,32 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         remaining=used.remaining(spec.budget),
         slots=slots,
         seconds=fit_seconds(read_timings(session)),
+        out_of_memory=[
+            config for _, state, config, _, _, too_large in rows if too_large and state == RunState.FAILED
+        ],
     )
     return Known(look, key, sweep.revision, len(rows), len(ended))
+
+
+def _foresee(sessions: Sessions, sweep_id: int, look: Look) -> Look:
+    """The look with the forecasts of running runs among the observations.
+
+    They ride along where there is a fit anyway. A run that is forecast keeps its slot and what it reserves of
+    the budget, but no longer counts as pending: the fit knows of it.
+    """
+    if len(look.observations) < MIN_FIT:
+        return look
+    pending = list(look.pending)
+    # A run that has started or ended since the look was taken stays what it was then.
+    found = [one for one in forecasts.forecasts(sessions, sweep_id, look.spec) if one.config in pending]
+    for one in found:
+        pending.remove(one.config)
+    return replace(
+        look,
+        observations=[*look.observations, *found],
+        pending=pending,
+        slots=look.slots - len(found),
+    )
 
 
 def _write(session: Session, sweep_id: int, known: Known, result: Step) -> bool:
@@ -191,13 +217,15 @@ def _write(session: Session, sweep_id: int, known: Known, result: Step) -> bool:
         told = {"fit_id": fit_id, "n_observations": n, "predictions": fits.summary(result.predictions)}
         emit(session, sweep_id, "fit", told)
     start(session, sweep_id, spec, result.decisions, known.look.seconds, fit_id)
-    if result.stop is not None and not known.look.pending and not result.decisions:
+    if result.stop is not None and known.n_runs == known.n_terminal and not result.decisions:
         lifecycle.finish(session, sweep_id, result.stop)
     return True
 
 
 def _key(spec: SweepSpec, ended: Sequence[int], imported: Sequence[int]) -> str:
-    """Stands for everything that may lead to another result."""
+    """Stands for everything that may lead to another result, but the forecasts of running runs: they change
+    with every point, and a fit rests on those of the first turn after a run has ended.
+    """
     seen: Json = {"ended": list(ended), "budget": asdict(spec.budget), "stop": asdict(spec.stop)}
     if imported:
         seen["imported"] = list(imported)

@@ -108,6 +108,7 @@ def claim(session: Session, owner: str, lease_seconds: float, limit: int = 1) ->
             lease_until=moment + timedelta(seconds=lease_seconds),
             started_at=func.coalesce(RunRow.started_at, moment),
             reason=None,
+            out_of_memory=False,
         )
         .returning(RunRow)
         .execution_options(**UNSYNCED, populate_existing=True)
@@ -137,8 +138,8 @@ def _started(row: RunRow, owner: str) -> Json:
 
 def _claims(session: Session, rows: Sequence[RunRow]) -> list[Claim]:
     """The claims of claimed rows, with their share of the device seconds."""
-    ids = {row.sweep_id for row in rows}
-    found = session.execute(select(SweepRow.id, SweepRow.spec).where(SweepRow.id.in_(ids)))
+    of = SweepRow.id.in_({row.sweep_id for row in rows})
+    found = session.execute(select(SweepRow.id, SweepRow.spec).where(of))
     specs = {sweep_id: parse(spec, stored=True) for sweep_id, spec in found}
     proxies = defaultdict(list)
     for row in rows:
@@ -277,15 +278,21 @@ def finish(
 
 
 def release(
-    session: Session, run_id: int, attempt: int, reason: str, failed: bool, seconds: float
+    session: Session,
+    run_id: int,
+    attempt: int,
+    reason: str,
+    failed: bool,
+    seconds: float,
+    out_of_memory: bool = False,
 ) -> RunState | None:
     """Gives a running run back.
 
     Args:
-        reason: in words.
         failed: the attempt broke, which counts against the sweep's retries; False where it was preempted,
             reached its grant of device seconds or found no room.
         seconds: device seconds of this attempt.
+        out_of_memory: it broke because it needed more memory than there was.
 
     Returns:
         QUEUED, FAILED once the retries are used up, CANCELLED once the device seconds are; None when the
@@ -305,6 +312,7 @@ def release(
         state=case((over, RunState.FAILED), else_=RunState.QUEUED),
         failures=broken,
         reason=reason,
+        out_of_memory=out_of_memory,
         seconds=RunRow.seconds + seconds,
         finished_at=case((over, db.now()), else_=None),
         **FREE,
@@ -330,10 +338,9 @@ def orphans(session: Session, now: datetime) -> list[Orphan]:
         .where(RunRow.state == RunState.RUNNING, RunRow.lease_until < now)
         .order_by(RunRow.id)
     )
-    rows = session.execute(statement)
     return [
         Orphan(run_id, attempt, owner, lease_until or now, worker)
-        for run_id, attempt, owner, lease_until, worker in rows
+        for run_id, attempt, owner, lease_until, worker in session.execute(statement)
     ]
 
 

@@ -14,6 +14,7 @@ from store.budget import Totals, totals
 from store.db import Sessions, insert_new, reading
 from store.events import emit, list_events
 from store.fits import FitHeader, StoredFit, get_fit, latest_fit, list_fits
+from store.forecasts import forecast
 from store.imports import Received, StoredObservation, import_observations, list_observations
 from store.models import RunRow, SweepRow, new_run, to_run
 from store.reads import (
@@ -45,6 +46,7 @@ __all__ = [
     "cancel",
     "create_sweep",
     "extend",
+    "forecast",
     "get_fit",
     "get_run",
     "get_sweep",

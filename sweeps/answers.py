@@ -12,7 +12,7 @@ from sweeps.errors import FitError, Warning
 from sweeps.laws.base import Array
 from sweeps.posterior import Posterior, Quantiles
 from sweeps.recipe import KINDS
-from sweeps.space import tabulate
+from sweeps.space import tabulate, tabulate_configs
 from sweeps.spec import Config, SweepSpec, Target
 from sweeps.surface import surface
 
@@ -22,6 +22,7 @@ FAR = 30.0  # extrapolation in compute beyond which a prediction is flagged
 FEW = 8  # runs below which intervals are mostly prior
 DISAGREE = 0.5  # spread of the laws over the interval's width beyond which they are said to disagree
 SLIGHT = 0.05  # weight of a fit below which its troubles are not worth a warning
+NEAR = 2.0  # factor above the learning rate taken within which a run that diverged is told
 SHAPE_WEIGHT = 0.3  # relative to an error in ln N, of an error in ln(width / depth)
 
 
@@ -138,11 +139,12 @@ def settings(spec: SweepSpec, ensemble: Ensemble, target: Target) -> Config:
     return predict(spec, ensemble, target.at).at
 
 
-def predict(spec: SweepSpec, ensemble: Ensemble, at: Config) -> Prediction:
+def predict(spec: SweepSpec, ensemble: Ensemble, at: Config, diverged: Sequence[Config] = ()) -> Prediction:
     """The loss at a configuration; hyperparameters left out are taken at their predicted optimum.
 
     Args:
         at: axes of the sweep's proxy; width, depth and tokens at least.
+        diverged: configurations that did; a warning tells where one is close.
     """
     view = view_of(spec, ensemble)
     full = with_best(view, at)
@@ -163,14 +165,18 @@ def predict(spec: SweepSpec, ensemble: Ensemble, at: Config) -> Prediction:
         laws=ensemble.laws,
         by_law=by_law,
         runs=ensemble.runs,
-        warnings=tuple(_warnings(view, full, cost.flops, new, by_law)),
+        warnings=(*_warnings(view, full, cost.flops, new, by_law), *_diverged(view, full, diverged)),
     )
 
 
-def optimum(spec: SweepSpec, ensemble: Ensemble, at: Config) -> Optimum:
-    """The best hyperparameters at a configuration, the loss they reach and the best use of its compute."""
+def optimum(spec: SweepSpec, ensemble: Ensemble, at: Config, diverged: Sequence[Config] = ()) -> Optimum:
+    """The best hyperparameters at a configuration, the loss they reach and the best use of its compute.
+
+    Args:
+        at, diverged: as of ``predict``.
+    """
     view = view_of(spec, ensemble)
-    prediction = predict(spec, ensemble, at)
+    prediction = predict(spec, ensemble, at, diverged)
     names = [name for name in KINDS[spec.proxy.kind].axes if name not in SHAPE]
     found = {name: _setting(view, prediction.at, name) for name in names}
     return Optimum(prediction, found, _split(view, prediction.at, prediction.flops))
@@ -298,3 +304,27 @@ def _warnings(
                     f"the optimal {axis.name} there, {best:.3g}, lies outside the values tried, "
                     f"{values[0]:g} to {values[-1]:g}; the nearest of these is taken",
                 )
+
+
+def _diverged(view: View, at: Config, diverged: Sequence[Config]) -> Iterator[Warning]:
+    """The run that diverged closest to the learning rate taken, if one is close.
+
+    Its rate is carried here with the predicted optimum, but never upwards to a model as large with a batch
+    as small: that would diverge at the same rate too.
+    """
+    if not diverged:
+        return
+    table, axis = tabulate_configs(view.spec, [at, *diverged]), view.axis("lr")
+    best = np.ones(len(table)) if axis is None else axis.value(view.best(view.frame.columns(table), "lr"))
+    moved = best[0] / best[1:]
+    size, batch = table["params_total"], table["batch"]
+    harder = (size[0] >= size[1:]) & (batch[0] <= batch[1:])
+    limit = table["lr"][1:] * np.where(harder, np.minimum(moved, 1.0), moved)
+    i = int(np.argmin(limit))
+    if limit[i] < NEAR * at["lr"]:
+        yield Warning(
+            "diverged_near",
+            f"a run of {size[1 + i]:.3g} parameters diverged at lr {table['lr'][1 + i]:.3g}, which here is "
+            f"{limit[i]:.3g}, {limit[i] / at['lr']:.2g} times the lr taken; take a lower lr of the plateau "
+            "or a longer warm-up, and see whether other seeds of the largest runs hold there",
+        )

@@ -25,11 +25,17 @@ class Axis:
     Args:
         values: what it may hold, ascending, without repeats.
         scale: on which its values are evenly spread; the scale of interpolation and of plots.
+        kind: of a ``continuous`` hyperparameter values between those given are tried too, once there is a
+            fit; an axis given by its ends is continuous, unless it holds whole numbers.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     values: Annotated[tuple[float, ...], Field(min_length=1)]
     scale: Literal["log", "linear"] = "linear"
+    # Left out where it says nothing new, so that a specification's hash stays what it was.
+    kind: Annotated[Literal["listed", "continuous"], Field(exclude_if=lambda kind: kind == "listed")] = (
+        "listed"
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,8 @@ def _spread(ends: AxisRange) -> dict[str, Any]:
         values = np.geomspace(ends.from_, ends.to, ends.steps)
     else:
         values = np.linspace(ends.from_, ends.to, ends.steps)
-    return {"values": [_tidy(float(value)) for value in values], "scale": ends.scale}
+    tidy = [_tidy(float(value)) for value in values]
+    return {"values": tidy, "scale": ends.scale, "kind": "continuous"}
 
 
 def _tidy(value: float) -> float:

@@ -76,7 +76,8 @@ def gpt(columns: Mapping[str, ArrayLike], head_count: int | None = None) -> dict
     seen = steps * tokens_per_step
     embedding, body, head = VOCABULARY * d, 12 * l * d**2, VOCABULARY * d
     total = embedding + body + head
-    h = np.vectorize(heads, otypes=[float])(d.astype(int), head_count)
+    widths, of = np.unique(d, return_inverse=True)
+    h = np.array([float(heads(int(width), head_count)) for width in widths])[of]
     activations = tokens_per_step * (l * (18 * d + 3 * h + 2) + 2 * d + 1 + VOCABULARY)
     backward = np.maximum(total, activations + tokens_per_step * 2 * VOCABULARY)
     return {

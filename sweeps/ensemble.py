@@ -15,7 +15,7 @@ from sweeps.estimate import Fit, Method, fit, sample
 from sweeps.laws.base import Array, Columns
 from sweeps.misfit import Misfit
 from sweeps.model import FEATURES, Frame, Model, frame, models
-from sweeps.noise import WEIGHT, Noise
+from sweeps.noise import SIGMA, WEIGHT, Noise
 from sweeps.runs import Observation
 from sweeps.space import tabulate_configs
 from sweeps.spec import SweepSpec
@@ -57,6 +57,7 @@ class Ensemble:
         runs: ids of the runs it rests on.
         n: observations.
         largest_flops: of any observed run.
+        forecasts: ids of those among ``runs`` that were still training, see ``sweeps.curves.running``.
     """
 
     members: tuple[Member, ...]
@@ -66,6 +67,7 @@ class Ensemble:
     runs: tuple[int, ...]
     n: int
     largest_flops: float
+    forecasts: tuple[int, ...] = ()
 
     @property
     def count(self) -> str:
@@ -90,6 +92,15 @@ class Ensemble:
             yield models([member.fit.law], surface)[0], member
 
 
+def precisions(observations: Sequence[Observation]) -> Array:
+    """Precision of each observation over that of a finished run, (n,).
+
+    The noise of a finished run is not known before the fit; it is taken to be the prior's.
+    """
+    deviation = np.array([one.deviation for one in observations])
+    return np.asarray(SIGMA**2 / (SIGMA**2 + deviation**2))
+
+
 def fit_ensemble(
     spec: SweepSpec,
     observations: Sequence[Observation],
@@ -99,7 +110,7 @@ def fit_ensemble(
     """Fits every law of a sweep and weighs them.
 
     Args:
-        observations: finished proxies.
+        observations: finished proxies; forecasts of running ones count by their precision.
         frame_: of the columns; by default centred on the space.
 
     Raises:
@@ -111,8 +122,12 @@ def fit_ensemble(
     loss = np.array([observation.loss for observation in observations])
     frame_ = frame_ or frame(spec)
     runs = tuple(o.run_id for o in observations if o.run_id is not None)
-    family = models(spec.laws.names, surface(spec))
-    return learn(family, frame_, frame_.columns(table), loss, rng, runs)
+    forecasts = tuple(o.run_id for o in observations if o.run_id is not None and o.deviation > 0)
+    family, x = models(spec.laws.names, surface(spec)), frame_.columns(table)
+    weights = precisions(observations)
+    if np.any(weights < 1.0):
+        x[WEIGHT] = weights
+    return replace(learn(family, frame_, x, loss, rng, runs), forecasts=forecasts)
 
 
 def learn(
@@ -176,6 +191,7 @@ class HoldOut:
 
     Args:
         density: mean log predictive density, joint over the held-out runs, since they share the law's error.
+            Runs at one scale share it wholly and count together as one.
         error: root mean square of their ln L errors.
         stretch: of the standard deviation that would have covered them.
     """
@@ -195,7 +211,7 @@ def _hold_out(
     if not cuts:
         return HoldOut()
     squares: list[float] = []
-    density, missed, held_runs = 0.0, 0.0, 0
+    density, missed, held_scales = 0.0, 0.0, 0
     for cut in cuts:
         seen, held = _rows(x, order[:cut]), _rows(x, order[cut:])
         if frame_.misfit is not None:
@@ -204,30 +220,52 @@ def _hold_out(
         found = fit(model, seen, loss[order[:cut]], method, like=full)
         evidence = np.array([one.evidence for one in found])
         share = np.exp(evidence - logsumexp(evidence))
+        of = _scales(frame_, held)
+        scales = int(of.max()) + 1
         densities, rest = [], np.log(loss[order[cut:]])
         for i, one in enumerate(found):
             value, gradient = model.evaluate(one.theta, held)
             error = rest - one.loss_centre - value
             noise = one.noise.variance(model.height(one.theta, held), held.get(WEIGHT, 1.0))
-            square, volume = _normal(error, gradient, one.covariance, noise)
-            densities.append(-0.5 * (square + volume))
+            square, volume = _normal(error, gradient, noise, one.covariance)
+            densities.append(-0.5 * (square + volume) * scales / len(rest))
+            square, _ = _normal(*_means(of, error, gradient, noise), one.covariance)
             missed += float(share[i]) * square / len(cuts)
             squares.append(float(share[i] * np.mean(error**2)))
         density += float(logsumexp(densities, b=share)) / len(cuts)
-        held_runs += len(rest)
-    stretch = np.sqrt((TRUST * UNTESTED**2 + missed) / (TRUST + held_runs / len(cuts)))
+        held_scales += scales
+    stretch = np.sqrt((TRUST * UNTESTED**2 + missed) / (TRUST + held_scales / len(cuts)))
     return HoldOut(density, float(np.sqrt(np.sum(squares) / len(cuts))), max(1.0, float(stretch)))
 
 
-def _normal(error: Array, gradient: Array, covariance: Array, noise: Array) -> tuple[float, float]:
+def _scales(frame_: Frame, x: Columns) -> NDArray[np.intp]:
+    """Which rows differ in hyperparameters alone: the number of each one's scale, (n,)."""
+    names = [name for name in frame_.sources if name not in {axis.name for axis in frame_.surface.axes}]
+    rows = np.round(np.stack([x[name] for name in names], axis=-1), 6)
+    return np.asarray(np.unique(rows, axis=0, return_inverse=True)[1].ravel())
+
+
+def _means(of: NDArray[np.intp], error: Array, gradient: Array, noise: Array) -> tuple[Array, Array, Array]:
+    """Errors, gradients and noise of scales: means of their runs by precision.
+
+    Runs at one scale share the law's error there; however many they are, they are one test of it.
+    """
+    precision = 1.0 / noise
+    total = np.bincount(of, precision)
+    mean = np.zeros((len(total), gradient.shape[1]))
+    np.add.at(mean, of, gradient * precision[:, None])
+    return np.bincount(of, error * precision) / total, mean / total[:, None], 1.0 / total
+
+
+def _normal(error: Array, gradient: Array, noise: Array, covariance: Array) -> tuple[float, float]:
     """Squared length of errors (n,) under the covariance G S G' + diag(noise), and ln of its determinant.
 
     By Woodbury's identity and Sylvester's, so that nothing is n by n.
 
     Args:
         gradient: G, (n, p).
-        covariance: S, (p, p).
         noise: (n,).
+        covariance: S, (p, p).
     """
     spread = gradient @ np.linalg.cholesky(covariance) / np.sqrt(noise)[:, None]
     scaled = error / np.sqrt(noise)
@@ -289,4 +327,5 @@ def from_dict(given: Mapping[str, Any]) -> Ensemble:
     if shape is not None:
         shape = Misfit(tuple(shape["columns"]), np.array(shape["points"]), shape["target"])
     rest = {name: value for name, value in given.items() if name not in ("members", "misfit")}
-    return Ensemble(members=tuple(members), misfit=shape, **(rest | {"runs": tuple(rest["runs"])}))
+    ids = {name: tuple(rest.get(name, ())) for name in ("runs", "forecasts")}  # old fits know no forecasts
+    return Ensemble(members=tuple(members), misfit=shape, **(rest | ids))

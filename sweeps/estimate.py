@@ -11,7 +11,7 @@ import numpy as np
 from sweeps.bootstrap import draw, refit
 from sweeps.errors import FitError
 from sweeps.laws.base import Array, Columns
-from sweeps.model import Model
+from sweeps.model import FEATURES, Model
 from sweeps.noise import WEIGHT, Noise, seeds
 from sweeps.options import Options, describe, refine, start
 from sweeps.robust import Huber, Student
@@ -148,7 +148,7 @@ def fit(
         options = Options.every(model, x, y, begin, normal=method.objective == "squares")
     else:
         basins, theta = like[0].basins, np.array([one.theta for one in like])
-        features = theta.shape[1] - len(model.parameters)
+        features = x[FEATURES].shape[1] if FEATURES in x else 0
         options = Options.like([one.noise for one in like], theta, features, seeds(x, y))
     if method.objective == "huber":
         state = _huber(options, model, x, y, like is None)
@@ -235,7 +235,7 @@ def sample(
     """
     method = method or Method()
     y = np.log(loss) - one.loss_centre
-    noise, features = one.noise, len(one.theta) - len(model.parameters)
+    noise, features = one.noise, x[FEATURES].shape[1] if FEATURES in x else 0
     scale = model.scale(noise, one.theta, x)
     data = Data(x, y, scale, np.ones(len(y)), Student(np.array([noise.nu])))
     prior = model.prior(features, np.array([noise.misfit]))

@@ -1,11 +1,11 @@
-"""Published rules for learning rate, batch and weight decay, the fit of Step Law, and what a setting costs.
+"""Published rules for learning rate and batch, the fit of Step Law, and what a setting costs.
 
 Batches are in tokens, N without embeddings, throughout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,48 +51,6 @@ RULES: Mapping[str, Callable[[float, float], Recipe]] = {
     "deepseek": deepseek,
     "porian": porian,
 }
-
-
-@dataclass(frozen=True)
-class Slope:
-    """How ln of an optimal setting moves with ln of another quantity.
-
-    Args:
-        column: the other quantity.
-        mean, sd: of the normal prior.
-        source: that it rests on.
-    """
-
-    column: str
-    mean: float
-    sd: float
-    source: str
-
-
-# Between sweeps: exact under each source's conditions, which a sweep at hand may not meet.
-TRANSFER: Mapping[str, tuple[Slope, ...]] = {
-    "lr": (
-        Slope("width", -1.0, 0.3, "muP, Adam, hidden matrices: Yang et al. 2022, arXiv 2203.03466, table 8"),
-        Slope("batch", 0.5, 0.2, "Adam, square root: Granziol et al. 2020, arXiv 2006.09092"),
-    ),
-    "weight_decay": (
-        Slope("width", 0.5, 0.3, "AdamW, matrices, with lr as 1 / width: arXiv 2510.15262"),
-        Slope("batch", 1.0, 0.3, "at fixed lr: Bergsma et al. 2025, arXiv 2505.13738"),
-        Slope("tokens", -1.0, 0.3, "at fixed lr: Bergsma et al. 2025, arXiv 2505.13738"),
-    ),
-    "batch": (Slope("tokens", 0.4, 0.2, "Bergsma et al. 2025, arXiv 2505.13738"),),
-}
-
-
-def slopes(axis: str, columns: Collection[str]) -> tuple[tuple[str, float, float], ...]:
-    """Transfer rules of an axis for the columns at hand as ``HyperAxis.slopes``."""
-    return tuple((one.column, one.mean, one.sd) for one in TRANSFER.get(axis, ()) if one.column in columns)
-
-
-def transfer(axis: str, value: float, ratios: Mapping[str, float]) -> float:
-    """A setting carried over to where quantities are so many times as large."""
-    known = {one.column: one.mean for one in TRANSFER.get(axis, ())}
-    return float(value * np.prod([ratio ** known[column] for column, ratio in ratios.items()]))
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,13 @@ from sweeps.laws.quantities import quantity
 from sweeps.misfit import Misfit, misfit
 from sweeps.noise import WEIGHT, Noise
 from sweeps.solve import Prior
-from sweeps.space import Table, candidates
+from sweeps.space import Table, cover
 from sweeps.spec import SweepSpec
 from sweeps.surface import Surface, coordinates, surface
 
 FEATURES = "misfit"  # key of the features among the columns
+BOWL_FEATURES = 8  # of these, the broadest, by which the depth of the bowl may differ
+BOWL_MISFIT = 0.1  # standard deviation of the depth's logarithm by e-fold of compute below the target
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ class Frame:
 
 @dataclass(frozen=True)
 class Model:
-    """ln L = law + bowl + misfit; its parameters are the law's, then the bowl's, then feature weights."""
+    """ln L = law + bowl * exp(misfit of the bowl) + misfit.
+
+    Parameters are the law's, then the bowl's, then the weights of the misfit's features, then those of the
+    bowl's misfit.
+    """
 
     law: Law
     surface: Surface
@@ -65,6 +71,10 @@ class Model:
         """How many parameters are the law's."""
         return len(self.law.parameters)
 
+    def weights(self, features: int) -> int:
+        """How many weights a misfit of so many features has, those of the bowl's included."""
+        return features + (min(features, BOWL_FEATURES) if self.surface.axes else 0)
+
     def prior(self, features: int, spread: Array) -> Prior:
         """The weak prior of every parameter and of the misfit's weights.
 
@@ -73,42 +83,60 @@ class Model:
             spread: (b,) standard deviations of their weights.
 
         Returns:
-            mean (p + m,) and precision (b, p + m).
+            mean (p + w,) and precision (b, p + w), with w weights.
         """
-        mean = np.array([*(parameter.mean for parameter in self.parameters), *(0.0,) * features])
+        weights, b = self.weights(features), len(spread)
+        mean = np.array([*(parameter.mean for parameter in self.parameters), *(0.0,) * weights])
         sd = np.array([parameter.sd for parameter in self.parameters])
-        rows = np.broadcast_to(1.0 / sd**2, (len(spread), len(sd)))
-        weights = np.broadcast_to(1.0 / spread[:, None] ** 2, (len(spread), features))
-        return Prior(mean, np.concatenate([rows, weights], axis=1))
+        rows = np.broadcast_to(1.0 / sd**2, (b, len(sd)))
+        of_loss = np.broadcast_to(1.0 / spread[:, None] ** 2, (b, features))
+        of_bowl = np.full((b, weights - features), BOWL_MISFIT**-2)
+        return Prior(mean, np.concatenate([rows, of_loss, of_bowl], axis=1))
 
     def evaluate(self, theta: Array, x: Columns) -> tuple[Array, Array]:
-        """ln L (..., n) and its gradient (..., n, p + m) at theta (..., p + m)."""
-        named = len(self.parameters)
+        """ln L (..., n) and its gradient (..., n, p + w) at theta (..., p + w)."""
         value, gradient = self.law.evaluate(theta[..., : self.split], x)
+        features, first = x.get(FEATURES), len(self.parameters)
         parts = [gradient]
+        if features is not None:
+            last = first + features.shape[1]
+            value = value + theta[..., first:last] @ features.T
         if self.surface.axes:
-            height, slope = self.surface.evaluate(theta[..., self.split : named], x)
+            height, slope = self.surface.evaluate(theta[..., self.split : first], x)
+            deeper = self._deeper(theta, x)
+            height = height * deeper
             value = value + height
-            parts.append(slope)
-        if FEATURES in x:
-            features = x[FEATURES]
-            value = value + theta[..., named:] @ features.T
+            parts.append(slope * deeper[..., None])
+        if features is not None:
             parts.append(np.broadcast_to(features, (*gradient.shape[:-1], features.shape[1])))
+            if self.surface.axes:
+                parts.append(height[..., None] * features[:, :BOWL_FEATURES])
         return value, np.concatenate(parts, axis=-1) if len(parts) > 1 else gradient
 
     def log_loss(self, theta: Array, x: Columns) -> Array:
         """ln L (..., n) alone."""
-        named = len(self.parameters)
         value = self.law.log_loss(theta[..., : self.split], x)
         if self.surface.axes:
-            value = value + self.surface.evaluate(theta[..., self.split : named], x)[0]
-        return value + theta[..., named:] @ x[FEATURES].T if FEATURES in x else value
+            value = value + self.height(theta, x)
+        if FEATURES not in x:
+            return value
+        first = len(self.parameters)
+        return value + theta[..., first : first + x[FEATURES].shape[1]] @ x[FEATURES].T
 
     def height(self, theta: Array, x: Columns) -> Array:
         """Height of the bowl alone, (..., n)."""
         if not self.surface.axes:
             return np.zeros((*theta.shape[:-1], len(x[self.law.columns[0]])))
-        return self.surface.evaluate(theta[..., self.split : len(self.parameters)], x)[0]
+        bowl = self.surface.evaluate(theta[..., self.split : len(self.parameters)], x)[0]
+        return np.asarray(bowl * self._deeper(theta, x))
+
+    def _deeper(self, theta: Array, x: Columns) -> Array:
+        """How much deeper than its law says the bowl is at rows, (..., n) or (1,)."""
+        if FEATURES not in x:
+            return np.ones(1)
+        features = x[FEATURES]
+        first = len(self.parameters) + features.shape[1]
+        return np.exp(theta[..., first:] @ features[:, :BOWL_FEATURES].T)
 
     def scale(self, noise: Noise, theta: Array, x: Columns) -> Array:
         """Scale of the noise at rows, (..., n)."""
@@ -122,7 +150,7 @@ class Model:
 def frame(spec: SweepSpec) -> Frame:
     """The frame of a sweep, centred on its space, so that it stays as runs arrive."""
     _known(spec.laws.names)
-    rows, sources = candidates(spec), columns.sources(spec.laws.names, spec.laws.count)
+    rows, sources = cover(spec), columns.sources(spec.laws.names, spec.laws.count)
     centre = {}
     for name in sources:
         like, centred = quantity(name).like, quantity(name).centred

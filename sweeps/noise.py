@@ -8,7 +8,7 @@ import numpy as np
 
 from sweeps.laws.base import Array, Columns
 
-SIGMA, SIGMA_WEIGHT = 0.008, 3.0  # relative noise before any is seen, worth that many runs
+SIGMA, SIGMA_WEIGHT = 0.003, 1.0  # relative noise before any is seen, worth that many runs
 LEAST_REPLICATES = 8  # runs from which replicates tell the noise instead
 NUS, NORMAL = (3.0, 30.0), 1e6  # tails of the noise that are tried, heavy and next to normal; normal
 WALLS, WALL = (0.05, 0.15), 0.1  # tried, and the middle of their prior

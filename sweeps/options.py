@@ -61,7 +61,7 @@ class Options:
         walls = WALLS if model.surface.axes else (WALL,)
         grid = product((NORMAL,) if normal else NUS, walls, MISFITS if features else (MISFIT,))
         known = [Noise(2.0 * SIGMA, *combination) for combination in grid]
-        theta = np.zeros((len(known), len(model.parameters) + features))
+        theta = np.zeros((len(known), len(model.parameters) + model.weights(features)))
         theta[:, : len(model.parameters)] = start
         return cls.like(known, theta, features, seeds(x, y))
 

@@ -13,7 +13,7 @@ from sweeps.errors import FitError
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array, own
 from sweeps.posterior import Posterior
-from sweeps.space import candidates
+from sweeps.space import cover
 from sweeps.spec import SweepSpec
 from sweeps.study import Study
 
@@ -66,7 +66,7 @@ def of_study(study: Study, name: str) -> Recipe:
         float(np.median(flops / unit)),
         (float(flops.min()), study.ensemble.largest_flops),
         constants,
-        study.lone,
+        study.problem.lone,
     )
 
 
@@ -81,7 +81,7 @@ def of_sweep(spec: SweepSpec, ensemble: Ensemble, name: str) -> Recipe:
         lambda at: view.columns(with_best(view, dict(at))),
         scales,
         cost.flops / (getattr(cost, ensemble.count) * cost.tokens_seen) if scales != ("flops",) else 1.0,
-        (float(candidates(spec)["flops"].min()), ensemble.largest_flops),
+        (float(cover(spec)["flops"].min()), ensemble.largest_flops),
     )
 
 

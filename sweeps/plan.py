@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sweeps.cost import SecondsModel
 from sweeps.scheduler import rehearse
-from sweeps.space import candidates
+from sweeps.space import blocks
 from sweeps.spec import SweepSpec, warnings
 
 
@@ -76,7 +76,7 @@ def plan(spec: SweepSpec, seconds: SecondsModel | None = None) -> Plan:
     if seconds is None:
         notes = [*notes, "seconds are unknown until an orchestrator has calibrated a device"]
     return Plan(
-        candidates=len(candidates(spec)),
+        candidates=sum(len(places) for places, _ in blocks(spec)),
         runs=len(costs),
         flops=sum(cost.flops for cost in costs),
         seconds=sum(seconds(cost) for cost in costs) if seconds else None,

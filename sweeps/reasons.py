@@ -2,88 +2,75 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from sweeps.design import Belief, Question
+from sweeps.choice import Pick, Situation
+from sweeps.design import Prospect
 from sweeps.laws.base import Array
 from sweeps.space import Table
-from sweeps.spec import Budget
+from sweeps.spec import SweepSpec
 
 HALF_WIDTH = 1.645  # standard deviations of a 90 % interval
 BETWEEN = 0.5  # share of a gain that comes from the laws' disagreement, above which that is the reason
+PLAIN = {
+    "random": "drawn at random among {n} candidates",
+    "grid": "one of even strides over {n} candidates",
+    "cheapest": "the cheapest of {n} candidates",
+    "cost_random": "drawn among {n} candidates with a probability of 1 / cost",
+    "d_optimal": "tells most about the parameters of the likeliest law for its cost among {n} candidates",
+    "two_term": "lowers the variance at the targets most for its cost^0.4 among {n} candidates",
+}
 
 
-@dataclass(frozen=True)
-class Insight:
-    """A pick and the knowledge it was made with.
-
-    Args:
-        covariance: (f, f) of the knowledge before the pick.
-        row: (f,) features of the pick.
-        asked: the question.
-        family: laws in the order of the features.
-        targets: how many of the question's rows are ln L at a target.
-    """
-
-    covariance: Array
-    row: Array
-    asked: Question
-    family: list[Belief]
-    targets: int
-
-    def subject(self) -> str:
-        """What the pick pins down most."""
-        spread = self.covariance @ self.row
-        cross = self.asked.rows @ spread
-        by_row = cross**2 * self.asked.price
-        top = int(np.argmax(by_row))
-        if top >= self.targets:
-            names = [axis.name for axis in self.family[0].model.surface.axes]
-            return f"pins the optimal {names[(top - self.targets) // self.targets]} at the target"
-        products = self.asked.rows[top] * spread
-        laws = len(self.family)
-        if abs(products[-laws:].sum()) > BETWEEN * abs(products.sum()):
-            return "tells the laws apart"
-        return f"pins {self._parameter(top)}"
-
-    def _parameter(self, top: int) -> str:
-        """Meaning of the heaviest law's parameter that carries most of the covariance with the target."""
-        at = 0
-        shares = []
-        for belief in self.family:
-            p = len(belief.theta)
-            block = slice(at, at + p)
-            values, vectors = np.linalg.eigh(belief.covariance)
-            root = vectors * np.sqrt(np.maximum(values, 0.0))
-            inverse = vectors / np.sqrt(np.maximum(values, 1e-300))
-            gradient = inverse @ self.asked.rows[top, block]  # back from features to parameters
-            moved = root @ (self.covariance[block, block] @ self.row[block])
-            shares.append(np.abs(gradient * moved))
-            at += p
-        heaviest = int(np.argmax([belief.weight for belief in self.family]))
-        model = self.family[heaviest].model
-        law_share = shares[heaviest][: model.split]
-        return model.parameters[int(np.argmax(law_share))].meaning
-
-
-def explain(seen: Insight, table: Table, index: int, before: float, after: float, budget: Budget) -> str:
-    """One sentence: subject, place, expected narrowing at the target, cost.
-
-    Args:
-        table, index: the candidates and the one picked.
-        before, after: variance of ln L at the first target.
-    """
+def explain(pick: Pick, at: Situation, table: Table, spec: SweepSpec) -> str:
+    """One sentence: subject, place, expected narrowing at the target, cost."""
+    if pick.before is None or pick.after is None:
+        return PLAIN[spec.strategy.name].format(n=len(table))
+    index = pick.index
     place = f"{_size(table, index)} on {_length(table, index)} tokens"
     cost = f"{float(table['flops'][index]):.2g} FLOPs"
-    if budget.flops is not None:
-        cost = f"{float(table['flops'][index]) / budget.flops:.1%} of the FLOP budget"
-    wide, narrow = (HALF_WIDTH * float(np.sqrt(v)) for v in (before, after))
+    if spec.budget.flops is not None:
+        cost = f"{float(table['flops'][index]) / spec.budget.flops:.1%} of the FLOP budget"
+    wide, narrow = (HALF_WIDTH * float(np.sqrt(max(0.0, k.left[0]))) for k in (pick.before, pick.after))
     return (
-        f"{seen.subject()} with {place}: expected to narrow the interval at the target "
+        f"{_subject(pick.before, index, at)} with {place}: expected to narrow the interval at the target "
         f"from +-{wide:.1%} to +-{narrow:.1%} for {cost}"
     )
+
+
+def _subject(before: Prospect, index: int, at: Situation) -> str:
+    """What a run pins down most."""
+    asked = before.asked
+    top = int(np.argmax(before.cross[index] ** 2 * asked.price))
+    if asked.subjects[top] == "split":
+        return "pins how to split the compute between parameters and tokens"
+    if asked.subjects[top] != "loss":
+        return f"pins the optimal {asked.subjects[top]} at the target"
+    spread = before.covary(before.rows[index])
+    products = asked.rows[top] * spread
+    laws = len(at.family)
+    if abs(products[-laws:].sum()) > BETWEEN * abs(products.sum()):
+        return "tells the laws apart"
+    return f"pins {_parameter(asked.rows[top], spread, at)}"
+
+
+def _parameter(answer: Array, spread: Array, at: Situation) -> str:
+    """Meaning of the heaviest law's parameter that carries most of the covariance with the target.
+
+    Args:
+        answer: (f,) features of the target.
+        spread: (f,) covariance of every feature with the run.
+    """
+    heaviest = int(np.argmax([belief.weight for belief in at.family]))
+    begin = sum(len(belief.theta) for belief in at.family[:heaviest])
+    belief = at.family[heaviest]
+    block = slice(begin, begin + len(belief.theta))
+    values, vectors = np.linalg.eigh(belief.covariance)
+    sizes = np.sqrt(np.maximum(values, 1e-300))
+    # Back from features to parameters, on both sides.
+    shares = np.abs(((vectors / sizes) @ answer[block]) * ((vectors * sizes) @ spread[block]))
+    model = belief.model
+    return model.parameters[int(np.argmax(shares[: model.split]))].meaning
 
 
 def _size(table: Table, index: int) -> str:

@@ -57,14 +57,15 @@ class Point:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a law is fitted to: one finished run.
+    """What a law is fitted to: one finished run, or one that trains and whose final loss is forecast.
 
     Args:
         config: value of every axis.
         cost: parameter counts, FLOPs and the rest, from the shape.
         loss: final value of the sweep's metric.
         run_id: the run it came from, None when it was imported.
-        provenance: where it comes from, in words.
+        provenance: where it comes from, in words; ``forecast`` for a run that still trains.
+        deviation: standard deviation of ln loss beyond that of a finished run, 0 for a finished one.
     """
 
     config: Config
@@ -72,6 +73,7 @@ class Observation:
     loss: float
     run_id: int | None = None
     provenance: str = "run"
+    deviation: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -157,6 +159,7 @@ class Run:
         seconds: device seconds used over all attempts.
         reason: why it diverged, failed or was cancelled.
         target: name of the target a run of role ``target`` verifies.
+        out_of_memory: its latest attempt broke because it needed more memory than there was.
     """
 
     id: int
@@ -176,6 +179,7 @@ class Run:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from sweeps.answers import Prediction, predict, settings
+from sweeps.bounds import configurations
+from sweeps.choice import Pick, Prices, Situation
 from sweeps.cost import SecondsModel
-from sweeps.design import Knowledge, beliefs, features, question
-from sweeps.ensemble import Ensemble, fit_ensemble
-from sweeps.laws.base import Array
-from sweeps.model import Frame, frame
-from sweeps.reasons import HALF_WIDTH, Insight, explain
+from sweeps.design import beliefs
+from sweeps.ensemble import Ensemble, fit_ensemble, precisions
+from sweeps.model import Frame, frame, models
+from sweeps.posterior import Posterior
+from sweeps.reasons import HALF_WIDTH, explain
+from sweeps.refine import refined
+from sweeps.ruled_out import RuledOut
 from sweeps.runs import Decision, Observation, Spent
-from sweeps.space import Table, candidates, tabulate_configs
+from sweeps.screen import screen
+from sweeps.space import Places, Table, at_places, blocks, cover, join, tabulate_configs
 from sweeps.spec import Config, SweepSpec
+from sweeps.strategies import STRATEGIES
 
 MIN_FIT = 6  # observations below which no law is fitted
+EXACT = 1 << 14  # points of a space up to which every candidate is compared
 
 
 @dataclass(frozen=True)
@@ -26,12 +34,13 @@ class Look:
     """What the scheduler may look at.
 
     Args:
-        observations: finished proxies.
+        observations: finished proxies, and running ones whose final loss is forecast.
         diverged: configurations that diverged; they bound the learning rate.
         barred: that failed or were cancelled, not to be chosen again.
-        pending: queued or running.
+        out_of_memory: of these, the ones that needed more memory than there was; they bound the shape.
+        pending: queued or running, without those that are forecast.
         remaining: budget less what is spent and reserved; infinite where there is no limit.
-        slots: runs that may be queued or running at once.
+        slots: runs that may be queued or running at once, less those that are forecast.
         seconds: predicts device seconds, None before anything was timed.
     """
 
@@ -43,6 +52,7 @@ class Look:
     remaining: Spent
     slots: int
     seconds: SecondsModel | None
+    out_of_memory: Sequence[Config] = ()
 
 
 @dataclass(frozen=True)
@@ -62,35 +72,6 @@ class Step:
     stop: str | None
 
 
-@dataclass(frozen=True)
-class Pool:
-    """Candidates that may still be chosen.
-
-    Args:
-        table: n candidates.
-        seconds: (n,) predicted device seconds, 0 where unknown.
-    """
-
-    table: Table
-    seconds: Array
-
-    def share(self, remaining: Spent) -> Array:
-        """Share of what remains of the budget that each takes, summed over the limits, (n,)."""
-        runs = 1.0 / max(remaining.runs, 1)
-        return np.asarray(
-            runs + self.table["flops"] / remaining.flops + self.seconds / remaining.device_seconds
-        )
-
-    def affordable(self, remaining: Spent) -> Array:
-        """Whether each fits into what remains, (n,)."""
-        fits = (self.table["flops"] <= remaining.flops) & (self.seconds <= remaining.device_seconds)
-        return np.asarray(fits & (remaining.runs >= 1))
-
-    def spent(self, index: int) -> Spent:
-        """What one candidate takes."""
-        return Spent(1, float(self.table["flops"][index]), float(self.seconds[index]))
-
-
 def step(look: Look, rng: np.random.Generator) -> Step:
     """Refits and decides.
 
@@ -105,7 +86,7 @@ def step(look: Look, rng: np.random.Generator) -> Step:
         return _before_fit(look, spec.strategy.first_batch - done - len(look.pending), rng)
     frame_ = frame(spec)
     ensemble = fit_ensemble(spec, look.observations, rng, frame_)
-    predictions = {target.name: predict(spec, ensemble, target.at) for target in spec.targets}
+    predictions = {target.name: predict(spec, ensemble, target.at, look.diverged) for target in spec.targets}
     tolerance = spec.stop.tolerance
     if tolerance is not None and all(p.relative <= tolerance for p in predictions.values()):
         widest = max(p.relative for p in predictions.values())
@@ -166,41 +147,81 @@ def decide(
     Returns:
         The decisions and, when none can be made at all, why.
     """
-    pool = _pool(look)
-    if not pool.affordable(look.remaining).any():
+    spec, remaining, none = look.spec, look.remaining, tabulate_configs(look.spec, [])
+    # A run that entered the fit as a forecast counts as pending for the rest of what it will tell.
+    coming = [one for one in look.observations if one.deviation > 0]
+    pending = tabulate_configs(spec, [*look.pending, *(one.config for one in coming)])
+    at = Situation(
+        family=beliefs(models(spec.laws.names, frame_.surface), frame_, ensemble),
+        frame=frame_,
+        candidates=frame_.columns(none),
+        prices=_prices(look, none),
+        targets=frame_.columns(tabulate_configs(spec, _targets(spec, ensemble))),
+        pending=frame_.columns(pending),
+        left=np.append(np.ones(len(look.pending)), 1.0 - precisions(coming)),
+        budget=Spent(remaining.runs, remaining.flops * part, remaining.device_seconds * part),
+        wanted=wanted,
+        rng=rng,
+    )
+    table = _offer(look, at, ensemble)
+    at = replace(at, candidates=frame_.columns(table), prices=_prices(look, table))
+    if not at.prices.affordable(remaining).any():
         return [], _exhausted(look)
-    if look.spec.strategy.name == "informative":
-        return _informative(look, ensemble, frame_, pool, wanted, part)
-    return _baseline(look, pool, wanted, rng), None
+    decisions: list[Decision] = []
+    for pick in STRATEGIES[spec.strategy.name](at):
+        if ensemble is not None and pick.before is not None and pick.worth < spec.stop.patience:
+            message = (
+                f"no affordable run narrows the answer by {spec.stop.patience:.2%}; "
+                f"the best by {pick.worth:.2%}"
+            )
+            return decisions, None if decisions or look.pending or coming else message
+        decisions.append(_decision(spec, at, table, pick, remaining))
+    return decisions, None
 
 
-def _pool(look: Look) -> Pool:
-    """Candidates not tried yet and not known to diverge."""
-    spec, table = look.spec, candidates(look.spec)
+def _decision(spec: SweepSpec, at: Situation, table: Table, pick: Pick, remaining: Spent) -> Decision:
+    """A pick as it is stored: with its reason and what it is expected to do."""
+    expected = {}
+    if pick.before is not None and pick.after is not None:
+        before, after = (HALF_WIDTH * float(np.sqrt(max(0.0, k.left[0]))) for k in (pick.before, pick.after))
+        share = float(at.prices.share(remaining)[pick.index])
+        expected = {"half_width_before": before, "half_width_after": after, "budget_share": share}
+    return Decision(
+        config=table.config(pick.index),
+        cost=table.cost(pick.index),
+        score=pick.score,
+        reason=explain(pick, at, table, spec),
+        strategy=spec.strategy.name,
+        expected=expected,
+    )
+
+
+def _offer(look: Look, at: Situation, ensemble: Ensemble | None) -> Table:
+    """Candidates that may be chosen; of a large space those worth a closer look, and after a fit also values
+    between those of the grid. Baselines keep to the grid, of a large space to an even cover of it."""
+    spec, adaptive = look.spec, look.spec.strategy.name == "informative"
     tried = [o.config for o in look.observations] + [*look.diverged, *look.barred, *look.pending]
-    allowed = ~np.isin(_keys(spec, table), _keys(spec, tabulate_configs(spec, tried)))
-    for config in look.diverged:  # at least as large, as fast and as noisy a run would diverge too
-        allowed &= ~(
-            (table["lr"] >= config["lr"])
-            & (table["batch"] <= config["batch"])
-            & (table["params_total"] >= spec.cost(config).params_total)
-        )
-    table = table.take(allowed)
+    ruled_out = RuledOut.of(spec, tried, look.diverged, look.out_of_memory)
+
+    def open_() -> Iterator[tuple[Places, Table]]:
+        for places, table in blocks(spec):
+            free = ruled_out.open(table, places)
+            yield places[free], table.take(free)
+
+    if configurations(spec.space) <= EXACT:
+        table = join([table for _, table in open_()])
+    else:
+        evenly = cover(spec) if adaptive else None
+        table = at_places(spec, screen(open_(), at, partial(_prices, look), evenly))
+    if ensemble is None or not adaptive:
+        return table
+    between = refined(spec, Posterior(ensemble, at.frame), table)
+    return join([table, between.take(ruled_out.open(between))]) if len(between) else table
+
+
+def _prices(look: Look, table: Table) -> Prices:
     seconds = look.seconds.of(table.columns) if look.seconds else np.zeros(len(table))
-    return Pool(table, seconds)
-
-
-def _keys(spec: SweepSpec, table: Table) -> Array:
-    """One number per configuration of the space: its place in the grid of all axes, (n,).
-
-    What lies beside the grid, as imported runs may, has a place that no candidate has.
-    """
-    place = np.zeros(len(table))
-    for name, axis in spec.space.items():
-        beside = ~np.isin(table[name], axis.values)
-        at = np.where(beside, len(axis.values), np.searchsorted(axis.values, table[name]))
-        place = place * (len(axis.values) + 1) + at
-    return place
+    return Prices(table["flops"], seconds)
 
 
 def _exhausted(look: Look) -> str:
@@ -215,90 +236,9 @@ def _exhausted(look: Look) -> str:
     return "no untried configuration fits what remains of the budget"
 
 
-def _informative(
-    look: Look, ensemble: Ensemble | None, frame_: Frame, pool: Pool, wanted: int, part: float
-) -> tuple[list[Decision], str | None]:
-    """Greedy target-variance design: each pick drops the question's variance most per share of the budget."""
-    spec = look.spec
-    family = beliefs(spec, frame_, ensemble)
-    asked = question(spec, family, frame_, _targets(spec, ensemble))
-    rows, variance = features(family, frame_, pool.table)
-    knowledge = Knowledge(rows.shape[1])
-    pending = tabulate_configs(spec, look.pending)
-    for row, noise in zip(*features(family, frame_, pending), strict=True):
-        knowledge.observe(row, float(noise))
-    remaining = look.remaining
-    allowance = Spent(remaining.runs, remaining.flops * part, remaining.device_seconds * part)
-    decisions: list[Decision] = []
-    free = np.ones(len(pool.table), dtype=bool)
-    while len(decisions) < wanted:
-        open_ = free & pool.affordable(allowance)
-        if not open_.any():
-            break
-        gain = knowledge.gain(rows, variance, asked)
-        score = np.where(open_, gain / pool.share(allowance), -np.inf)
-        best = int(np.argmax(score))
-        before = knowledge.variances(asked.rows)
-        worth = 1.0 - np.sqrt(max(0.0, 1.0 - gain[best] / float(before @ asked.price)))
-        if ensemble is not None and worth < spec.stop.patience:
-            message = (
-                f"no affordable run narrows the answer by {spec.stop.patience:.2%}; the best by {worth:.2%}"
-            )
-            return decisions, None if decisions or look.pending else message
-        used = pool.spent(best)
-        seen = Insight(knowledge.covariance, rows[best], asked, family, len(spec.targets))
-        knowledge.observe(rows[best], float(variance[best]))
-        after = knowledge.variances(asked.rows)
-        share = float(pool.share(look.remaining)[best])
-        decisions.append(
-            Decision(
-                config=pool.table.config(best),
-                cost=pool.table.cost(best),
-                score=float(score[best]),
-                reason=explain(seen, pool.table, best, before[0], after[0], spec.budget),
-                strategy="informative",
-                expected={
-                    "half_width_before": float(HALF_WIDTH * np.sqrt(before[0])),
-                    "half_width_after": float(HALF_WIDTH * np.sqrt(after[0])),
-                    "budget_share": share,
-                },
-            )
-        )
-        free[best] = False
-        allowance = allowance - used
-    return decisions, None
-
-
 def _targets(spec: SweepSpec, ensemble: Ensemble | None) -> list[Config]:
     """The targets with their predicted settings, or the middle of what is tried before there is a fit."""
     if ensemble is not None:
         return [settings(spec, ensemble, target) for target in spec.targets]
     middle = {name: axis.values[len(axis.values) // 2] for name, axis in spec.space.items()}
     return [middle | target.at for target in spec.targets]
-
-
-def _baseline(look: Look, pool: Pool, wanted: int, rng: np.random.Generator) -> list[Decision]:
-    """Random picks, or a walk over the grid in even strides, among affordable candidates."""
-    spec, remaining = look.spec, look.remaining
-    n = len(pool.table)
-    if spec.strategy.name == "random":
-        order = rng.permutation(n)
-    else:
-        left = max(1, int(min(remaining.runs, n)))
-        strided = np.linspace(0, n - 1, left).round().astype(int)
-        order = np.concatenate([strided, np.setdiff1d(np.arange(n), strided)])
-    decisions: list[Decision] = []
-    for index in map(int, order):
-        if len(decisions) == wanted:
-            break
-        if not pool.affordable(remaining)[index]:
-            continue
-        reason = {
-            "random": f"drawn at random among {n} candidates",
-            "grid": f"next of an even walk over {n} candidates",
-        }[spec.strategy.name]
-        decisions.append(
-            Decision(pool.table.config(index), pool.table.cost(index), 0.0, reason, spec.strategy.name)
-        )
-        remaining = remaining - pool.spent(index)
-    return decisions

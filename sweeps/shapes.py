@@ -1,4 +1,4 @@
-"""Shapes of convolutional networks: how depth, width and resolution grow or shrink together, and which fits.
+"""Shapes of networks: how depth, width and resolution grow or shrink together, and which fits.
 
 With s times the flops, a stage of d layers, w channels and r x r positions has flops ~ d w^2 r^2,
 parameters ~ d w^2 and activations ~ d w r^2 (Dollar, Singh and Girshick 2021, arXiv 2103.06877).
@@ -7,7 +7,7 @@ parameters ~ d w^2 and activations ~ d w r^2 (Dollar, Singh and Girshick 2021, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import isfinite
 from types import MappingProxyType
@@ -18,6 +18,7 @@ from scipy.optimize import nnls
 from sweeps.laws.base import Array
 
 WIDTH_MULTIPLE, RESOLUTION_MULTIPLE = 8, 4
+DOLLAR, TAN = "Dollar et al. 2021, arXiv 2103.06877", "Tan and Le 2019, arXiv 1905.11946, equation 3"
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Strategy:
     depth: float
     width: float
     resolution: float
+    source: str = DOLLAR
 
     @property
     def params(self) -> float:
@@ -77,8 +79,11 @@ def fast(alpha: float = 0.8) -> Strategy:
 
 
 _SHARES = {"d": (1, 0, 0), "w": (0, 1, 0), "r": (0, 0, 1), "dw": (1, 1, 0), "dr": (1, 0, 1), "wr": (0, 1, 1)}
+# Compound scaling: depth 1.2^phi, width 1.1^phi, resolution 1.15^phi, flops nearly 2^phi.
+_COMPOUND = replace(shares(np.log(1.2), 2.0 * np.log(1.1), 2.0 * np.log(1.15)), source=TAN)
 STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
-    {name: shares(*given) for name, given in _SHARES.items()} | {"dwr": shares(1, 1, 1), "dWr": fast()}
+    {name: shares(*given) for name, given in _SHARES.items()}
+    | {"dwr": shares(1, 1, 1), "dWr": fast(), "efficientnet": _COMPOUND}
 )
 
 # Small models, relative to EfficientNet-B0 at 224 (Han et al. 2020, arXiv 2010.14819): resolution and depth
@@ -90,14 +95,6 @@ TINYNET: Mapping[str, Multipliers] = MappingProxyType(
         "E": Multipliers(0.60, 0.51, 0.475),
     }
 )
-
-
-def efficientnet(phi: float) -> Multipliers:
-    """Compound scaling: depth 1.2^phi, width 1.1^phi, resolution 1.15^phi, flops nearly 2^phi.
-
-    Tan and Le 2019 (arXiv 1905.11946), equation 3.
-    """
-    return Multipliers(1.2**phi, 1.1**phi, 1.15**phi)
 
 
 def rounded(value: float, multiple: int) -> int:

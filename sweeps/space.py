@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import qmc
 
+from sweeps.bounds import ENUMERATED, SAMPLED, configurations
 from sweeps.cost import COSTS, Cost
 from sweeps.spec import MIN_STEPS, Config, SweepSpec
 
 Array = NDArray[np.float64]
+Places: TypeAlias = NDArray[np.intp]
+
+COVER = 1 << 14  # that stand for all where an even cover is enough
+BLOCK = 1 << 13  # rows that are tabulated at once
 
 
 @dataclass(frozen=True)
@@ -69,14 +77,99 @@ def tabulate_configs(spec: SweepSpec, configs: Sequence[Config]) -> Table:
 
 
 def candidates(spec: SweepSpec) -> Table:
-    """Every configuration of the space that can be trained within the budget for one run.
+    """Every configuration that may be chosen.
 
-    Left out are those with fewer than ten optimiser steps and those above ``budget.flops_per_run``.
+    Left out are those with fewer than ten optimiser steps and those above ``budget.flops_per_run``. Of a
+    space of more than ``ENUMERATED`` points these are a sample, see ``blocks``.
     """
+    return join([table for _, table in blocks(spec)])
+
+
+def cover(spec: SweepSpec) -> Table:
+    """The candidates, or of many about ``COVER`` that lie evenly over the space, its corners among them."""
+    if configurations(spec.space) <= COVER:
+        return candidates(spec)
+    return _trainable(spec, _sample(spec, COVER))[1]
+
+
+def blocks(spec: SweepSpec) -> Iterator[tuple[Places, Table]]:
+    """The candidates in the order of the grid, some thousand at a time, with their places in it.
+
+    Of a space of more than ``ENUMERATED`` points, ``SAMPLED`` are candidates: a low-discrepancy sample that
+    depends on the axes and the sweep's seed alone, its corners, and every number of tokens with the rest at
+    its lowest.
+    """
+    total = configurations(spec.space)
+    places = _sample(spec, SAMPLED) if total > ENUMERATED else None
+    for first in range(0, total if places is None else len(places), BLOCK):
+        last = first + BLOCK
+        yield _trainable(spec, np.arange(first, min(last, total)) if places is None else places[first:last])
+
+
+def places_of(spec: SweepSpec, table: Table) -> Places:
+    """Where rows lie in the grid, -1 for those beside it, as imported and refined runs may; (n,)."""
+    place, beside = np.zeros(len(table), dtype=np.intp), np.zeros(len(table), dtype=bool)
+    for name in sorted(spec.space):
+        values = np.array(spec.space[name].values)
+        at = np.minimum(np.searchsorted(values, table[name]), len(values) - 1)
+        beside |= values[at] != table[name]
+        place = place * len(values) + at
+    return np.where(beside, -1, place)
+
+
+def at_places(spec: SweepSpec, places: Places) -> Table:
+    """The configurations at places of the grid; the last axis by name runs fastest."""
     names = sorted(spec.space)
-    grids = np.meshgrid(*(np.array(spec.space[name].values) for name in names), indexing="ij")
-    table = tabulate(spec, {name: grid.ravel() for name, grid in zip(names, grids, strict=True)})
-    limit = min(
-        value for value in (spec.budget.flops_per_run, spec.budget.flops, np.inf) if value is not None
-    )
-    return table.take((table["steps"] >= MIN_STEPS) & (table["flops"] <= limit))
+    indices = np.unravel_index(places, _shape(spec))
+    columns = {name: np.array(spec.space[name].values)[at] for name, at in zip(names, indices, strict=True)}
+    return tabulate(spec, columns)
+
+
+def _shape(spec: SweepSpec) -> tuple[int, ...]:
+    return tuple(len(spec.space[name].values) for name in sorted(spec.space))
+
+
+def trainable(spec: SweepSpec, table: Table) -> NDArray[np.bool_]:
+    """Which rows have enough steps and may be paid for, (n,)."""
+    limits = (spec.budget.flops_per_run, spec.budget.flops, np.inf)
+    limit = min(value for value in limits if value is not None)
+    return np.asarray((table["steps"] >= MIN_STEPS) & (table["flops"] <= limit))
+
+
+def _trainable(spec: SweepSpec, places: Places) -> tuple[Places, Table]:
+    table = at_places(spec, places)
+    kept = trainable(spec, table)
+    return places[kept], table.take(kept)
+
+
+def _sample(spec: SweepSpec, count: int) -> Places:
+    return _drawn(_shape(spec), sorted(spec.space).index("tokens"), count, spec.seed)
+
+
+@lru_cache(maxsize=8)
+def _drawn(shape: tuple[int, ...], tokens: int, count: int, seed: int) -> Places:
+    """Places of about ``count`` points of a grid, ascending (Sobol 1967, scrambled as Owen 1998 does).
+
+    Args:
+        tokens: position of the axis that is taken whole where the others are at their lowest.
+        count: a power of two.
+    """
+    varied = [axis for axis, length in enumerate(shape) if length > 1]
+    lengths = np.array(shape)[varied]
+    drawn = qmc.Sobol(len(varied), rng=seed).random(count)
+    corners = np.indices((2,) * len(varied)).reshape(len(varied), -1).T * (lengths - 1)
+    points = np.zeros((count + len(corners) + shape[tokens], len(shape)), dtype=np.intp)
+    points[:count, varied] = np.minimum(drawn * lengths, lengths - 1)
+    points[count : count + len(corners), varied] = corners
+    points[count + len(corners) :, tokens] = np.arange(shape[tokens])
+    places = np.unique(np.ravel_multi_index(tuple(points.T), shape))
+    places.flags.writeable = False
+    return places
+
+
+def join(tables: Sequence[Table]) -> Table:
+    """All rows of tables of the same columns; at least one table."""
+    if len(tables) == 1:
+        return tables[0]
+    names = tables[0].columns
+    return Table(tables[0].axes, {name: np.concatenate([table[name] for table in tables]) for name in names})

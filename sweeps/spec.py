@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from sweeps.axis import FORMS, STRICT, AxisField
+from sweeps.axis import STRICT, AxisField
+from sweeps.bounds import ENUMERATED, SAMPLED, configurations
+from sweeps.bounds import problems as out_of_bounds
 from sweeps.columns import problems as unreadable
 from sweeps.cost import COSTS, Cost
 from sweeps.errors import Problem, SpecError
 from sweeps.laws import LAWS
-from sweeps.recipe import KINDS, AxisRule, heads
+from sweeps.recipe import KINDS
+from sweeps.transfer import RULES as TRANSFERS
 from sweeps.wording import booleans, choices, problems, short
 
 Config: TypeAlias = dict[str, float]
 
-MAX_CONFIGURATIONS = 1_000_000
 MIN_STEPS = 10
 
 
@@ -115,13 +115,15 @@ class Strategy:
     """How runs are chosen.
 
     Args:
-        name: ``informative`` narrows the target's interval most per cost; ``random`` and ``grid`` are
-            baselines.
+        name: ``informative`` narrows the target's interval most per cost; the others are baselines, see
+            ``sweeps.baselines``.
         first_batch: runs before the first fit.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    name: Literal["informative", "random", "grid"] = "informative"
+    name: Literal["informative", "random", "grid", "cheapest", "cost_random", "d_optimal", "two_term"] = (
+        "informative"
+    )
     first_batch: Annotated[int, Field(ge=3, le=1000)] = 10
 
 
@@ -134,11 +136,14 @@ class Laws:
             ``chinchilla`` and ``coupled`` read parameters and tokens; ``power`` reads compute alone, for a
             ladder whose runs differ in one thing.
         count: of N.
+        transfer: rule of ``sweeps.transfer.RULES`` for how the optimum of hyperparameters moves with scale;
+            ``none`` leaves that to weak priors and the runs.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     names: Annotated[tuple[str, ...], Field(min_length=1)] = ("chinchilla", "coupled", "kaplan")
     count: Literal["total", "body", "active"] = "total"
+    transfer: str = "none"
 
 
 @dataclass(frozen=True)
@@ -265,11 +270,18 @@ def warnings(spec: SweepSpec) -> list[str]:
                 f"targets.{target.name}: lies inside the space on every axis; "
                 "its loss could be measured instead of predicted"
             )
+    if (size := configurations(spec.space)) > ENUMERATED:
+        found.append(
+            f"space: its {size:.3g} configurations are too many to compare (at most {ENUMERATED:,}); runs "
+            f"are chosen among {SAMPLED:,} of them, drawn evenly by seed {spec.seed}, and its corners"
+        )
     if spec.budget.runs < spec.strategy.first_batch:
         found.append(
             f"budget.runs: {spec.budget.runs} runs are fewer than strategy.first_batch "
             f"({spec.strategy.first_batch}); all are chosen before the first result is seen"
         )
+    if spec.laws.transfer == "mup" and spec.trainer.optimizer == "sgd":
+        found.append("laws.transfer: mup is a rule for AdamW; with sgd its slopes do not hold, take none")
     return found
 
 
@@ -303,83 +315,21 @@ def _check(spec: SweepSpec) -> Iterator[Problem]:
     if spec.trainer.schedule == "constant" and spec.trainer.warmup + spec.trainer.decay > 1:
         shares = f"{spec.trainer.warmup:g} warm-up and {spec.trainer.decay:g} decay"
         yield Problem("trainer.decay", shares, "shares of the steps that sum to at most 1")
-    yield from _check_space(spec)
-    yield from _check_targets(spec)
-    yield from _check_heads(spec)
-
-
-def _check_space(spec: SweepSpec) -> Iterator[Problem]:
-    rules = KINDS[spec.proxy.kind].axes
-    for name, axis in spec.space.items():
-        rule = rules.get(name)
-        if rule is None:
-            yield Problem(
-                f"space.{name}", f"unknown axis {name!r}", choices(name, [*rules], "one of the axes")
-            )
-            continue
-        if axis.scale == "log" and min(axis.values) <= 0:
-            yield Problem(f"space.{name}", short(list(axis.values)), "values above 0 on a log scale")
-        wrong = (problem for value in axis.values for problem in _check_value(f"space.{name}", value, rule))
-        yield from islice(wrong, 1)
-    for name, rule in rules.items():
-        if rule.default is None and name not in spec.space:
-            yield Problem(f"space.{name}", "nothing", FORMS)
-    size = math.prod(len(axis.values) for axis in spec.space.values())
-    if size > MAX_CONFIGURATIONS:
-        allowed = f"at most {MAX_CONFIGURATIONS:,}; use fewer steps per axis"
-        yield Problem("space", f"{size:.3g} configurations", allowed)
-
-
-def _check_targets(spec: SweepSpec) -> Iterator[Problem]:
-    rules = KINDS[spec.proxy.kind].axes
-    names = [target.name for target in spec.targets]
-    for index, target in enumerate(spec.targets):
-        path = f"targets.{index}"
-        if names.count(target.name) > 1:
-            yield Problem(f"{path}.name", repr(target.name), "a name of its own for every target")
-        for name, value in target.at.items():
-            rule = rules.get(name)
-            if rule is None:
-                allowed = choices(name, [*rules], "one of the axes")
-                yield Problem(f"{path}.at.{name}", f"unknown axis {name!r}", allowed)
-            else:
-                yield from _check_value(f"{path}.at.{name}", value, rule)
-        for name, rule in rules.items():
-            if rule.default is None and name not in target.at:
-                yield Problem(f"{path}.at.{name}", "nothing", f"the target's {name}, a number")
-
-
-def _check_value(path: str, value: float, rule: AxisRule) -> Iterator[Problem]:
-    if not rule.lower <= value <= rule.upper:
-        yield Problem(path, f"{value:g}", f"a number from {rule.lower:g} to {rule.upper:g}")
-    elif rule.integer and value != round(value):
-        yield Problem(path, f"{value:g}", "a whole number")
-
-
-def _check_heads(spec: SweepSpec) -> Iterator[Problem]:
-    """Heads must divide every width into even parts (rotary positions turn pairs of numbers)."""
-    axis = spec.space.get("width")
-    places = [("space.width", value) for value in (axis.values if axis else ())]
-    places += [
-        (f"targets.{i}.at.width", t.at["width"]) for i, t in enumerate(spec.targets) if "width" in t.at
-    ]
-    for path, width in places:
-        if width < 1 or width != round(width):
-            continue
-        count = heads(int(width), spec.proxy.heads)
-        if width % count == 0 and (width // count) % 2 == 0:
-            continue
-        if spec.proxy.heads is None:
-            yield Problem(path, f"{width:g}", "an even number, since attention turns pairs of numbers")
-        else:
-            given = f"{count} heads for {path} {width:g}"
-            yield Problem("proxy.heads", given, "heads that divide every width into even parts")
+    if spec.laws.transfer not in TRANSFERS:
+        allowed = choices(spec.laws.transfer, [*TRANSFERS])
+        yield Problem("laws.transfer", repr(spec.laws.transfer), allowed)
+    targets = [(target.name, target.at) for target in spec.targets]
+    yield from out_of_bounds(kind, spec.proxy.heads, spec.space, targets)
 
 
 def _canonical(spec: SweepSpec) -> SweepSpec:
     kind = KINDS[spec.proxy.kind]
     space = {
-        name: replace(axis, values=tuple(sorted({float(value) + 0.0 for value in axis.values})))  # no -0.0
+        name: replace(
+            axis,
+            values=tuple(sorted({float(value) + 0.0 for value in axis.values})),  # no -0.0
+            kind="listed" if kind.axes[name].integer else axis.kind,
+        )
         for name, axis in sorted(spec.space.items())
     }
     targets = tuple(

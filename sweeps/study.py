@@ -15,25 +15,12 @@ from sweeps.errors import FitError
 from sweeps.estimate import Method
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Law
-from sweeps.laws.quantities import OF_ROWS
-from sweeps.misfit import misfit
-from sweeps.model import FEATURES, Frame, Model
-from sweeps.noise import WEIGHT
+from sweeps.model import FEATURES
 from sweeps.posterior import Band, Posterior
-from sweeps.selection import (
-    DERIVED,
-    centre_of,
-    compute,
-    family,
-    is_axis,
-    lone_scale,
-    rows_of,
-    target_flops,
-    tokens,
-)
+from sweeps.problem import Problem, pose
 from sweeps.study_warnings import of_prediction, of_study
-from sweeps.surface import surface_over
 from sweeps.tables import Observed, Warning, observe
+from sweeps.transfer import told
 
 PLATEAUS = (0.001, 0.0025)  # relative loss above the best
 
@@ -43,21 +30,27 @@ class Study:
     """What a table of runs taught.
 
     Args:
-        observed: the table.
+        problem: the table and what was fitted to it.
         posterior: laws with weights, in the frame they were fitted in.
-        scales: quantities the laws read and that vary.
-        lone: the quantity that laws of one variable read as ``x``, if they do.
         checklist: what a reader must know to judge the fit, as (Mis)Fitting asks for (Li et al. 2025,
             arXiv 2502.18969).
         warnings: reasons to trust it less.
     """
 
-    observed: Observed
+    problem: Problem
     posterior: Posterior
-    scales: tuple[str, ...]
-    lone: str | None
     checklist: dict[str, Any]
     warnings: tuple[Warning, ...]
+
+    @property
+    def observed(self) -> Observed:
+        """The table."""
+        return self.problem.observed
+
+    @property
+    def scales(self) -> tuple[str, ...]:
+        """Quantities the laws read and that vary."""
+        return self.problem.scales
 
     @property
     def ensemble(self) -> Ensemble:
@@ -75,33 +68,7 @@ class Study:
         Raises:
             FitError: a quantity that the laws read is missing or not a positive number, or lengths differ.
         """
-        given = {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in at.items()}
-        read = {*self.posterior.frame.sources, WEIGHT, "params", "tokens", "flops", self.lone}
-        for name in (name for name in given if name in read):
-            wrong = given[name][~(np.isfinite(given[name]) & (given[name] > 0.0))]
-            if len(wrong):
-                raise FitError(f"{name} is {wrong[0]:g}; a positive number is needed")
-        table, rows = rows_of(given)
-        like = {name: column for name, column in self.observed.columns.items() if name not in OF_ROWS}
-        table |= compute(table, like)
-        table |= tokens(table, like)
-        frame, best = self.posterior.frame, []
-        if self.lone is not None and self.lone in table:
-            table["x"] = table[self.lone]
-        for name in (*self.scales, *frame.sources.values()):
-            if name not in table:
-                asked = ", ".join(self.scales)
-                raise FitError(f"{name} is missing; the laws of this table read {asked}")
-        for axis in frame.surface.axes:
-            if axis.name not in table:
-                best.append(axis)
-                table[axis.name] = axis.value(np.zeros(rows))
-        x = frame.columns(table)
-        if WEIGHT in table:
-            x[WEIGHT] = table[WEIGHT]
-        for axis in best:
-            x[axis.name] = self.posterior.best(x, axis.name)
-        return x
+        return self.problem.columns(at, self.posterior)
 
     def settings(self, at: Mapping[str, float]) -> dict[str, Setting]:
         """The best value of every hyperparameter at a configuration, those given being kept."""
@@ -218,6 +185,7 @@ def fit(
     seed: int = 0,
     objective: str = "student",
     intervals: str = "posterior",
+    transfer: str = "none",
 ) -> Study:
     """Fits the laws of the field to a table of runs and weighs them by how well they extrapolate.
 
@@ -232,6 +200,7 @@ def fit(
         objective: ``student`` learns the tails of the noise and the laws' misfit; ``huber`` is the field's
             sum of Huber losses, as published fits are made; ``squares`` takes normal noise and no misfit.
         intervals: by ``posterior`` draws or by ``bootstrap`` over runs.
+        transfer: rule of ``sweeps.transfer.RULES`` for how the optimum of hyperparameters moves with scale.
 
     Raises:
         FitError: no law can be fitted to these columns.
@@ -239,39 +208,19 @@ def fit(
     """
     if not isinstance(observed, Observed):
         observed = observe({name: np.asarray(value) for name, value in observed.items()})
-    method = Method(objective, intervals, observed.columns.get("run"))
-    table = {name: column for name, column in observed.columns.items() if name not in ("loss", *OF_ROWS)}
-    table |= compute(table, table)
-    varied = tuple(name for name, column in table.items() if np.ptp(column) > 1e-9 * np.abs(column).max())
-    lone = lone_scale(varied)
-    if lone is not None:
-        table["x"] = table[lone]
-    chosen, scales = family(laws, table, varied)
-    lone = lone if "x" in scales else None
-    scales = tuple(lone if name == "x" and lone else name for name in scales)
-    axes = [name for name in varied if name not in (*scales, *DERIVED) and is_axis(name, chosen)]
-    surface = surface_over({name: np.unique(table[name]).tolist() for name in axes})
-    read = dict.fromkeys(["flops", *scales, *(name for one in chosen for name in one.columns)])
-    centre = {name: centre_of(name, table) for name in read}
-    bare = Frame({name: name for name in read}, centre, surface)
-    x = bare.columns(table)
-    there = target_flops(target, table)
-    far = misfit(x, scales, float(np.log(there)) - centre["flops"]) if objective == "student" else None
-    frame = Frame(bare.sources, centre, surface, far)
-    x = frame.columns(table)
-    if WEIGHT in observed.columns:
-        x[WEIGHT] = observed.columns[WEIGHT]
-    built = [Model(one, surface) for one in chosen]
-    rng = np.random.default_rng(seed)
-    found = learn(built, frame, x, observed.columns["loss"], rng, method=method)
-    posterior = Posterior(found, frame)
-    held = [member.holdout for member in found.members if member.holdout is not None]
-    checklist = _checklist(observed, found, scales, axes, there, seed)
-    checklist |= method.said(x, np.log(observed.columns["loss"]))
-    x = {FEATURES: np.empty((len(observed), 0))} | x
-    seen = observed.columns | table
-    warnings = (*observed.notes, *of_study(posterior, seen, x, scales, bool(held)))
-    return Study(observed, posterior, scales, lone, checklist, warnings)
+    method, rule = Method(objective, intervals, observed.columns.get("run")), told(transfer)
+    problem = pose(observed, laws, target, exact=objective != "student", transfer=transfer)
+    loss, rng = observed.columns["loss"], np.random.default_rng(seed)
+    posterior = Posterior(
+        learn(problem.models, problem.frame, problem.x, loss, rng, method=method), problem.frame
+    )
+    checklist = _checklist(problem, posterior.ensemble, seed)
+    checklist |= method.said(problem.x, np.log(loss)) | {"transfer": rule}
+    x = {FEATURES: np.empty((len(observed), 0))} | dict(problem.x)
+    held = any(member.holdout is not None for member in posterior.ensemble.members)
+    seen = observed.columns | dict(problem.table)
+    warnings = (*observed.notes, *of_study(posterior, seen, x, problem.scales, held))
+    return Study(problem, posterior, checklist, warnings)
 
 
 def predict(study: Study, at: Mapping[str, ArrayLike]) -> list[Forecast]:
@@ -311,14 +260,8 @@ def predict(study: Study, at: Mapping[str, ArrayLike]) -> list[Forecast]:
     return found
 
 
-def _checklist(
-    observed: Observed,
-    found: Ensemble,
-    scales: Sequence[str],
-    axes: Sequence[str],
-    target: float,
-    seed: int,
-) -> dict[str, Any]:
+def _checklist(problem: Problem, found: Ensemble, seed: int) -> dict[str, Any]:
+    observed = problem.observed
     table = observed.columns
     held = {m.fit.law: m.holdout for m in found.members}
     return {
@@ -327,10 +270,10 @@ def _checklist(
         "derived": dict(observed.derived),
         "count": "params as mapped" if "params" in table else "none",
         "ranges": {name: [float(column.min()), float(column.max())] for name, column in table.items()},
-        "scales": list(scales),
-        "hyperparameters": list(axes),
+        "scales": list(problem.scales),
+        "hyperparameters": [axis.name for axis in problem.frame.surface.axes],
         "filters": "none: every row is used",
-        "target_flops": target,
+        "target_flops": problem.target,
         "optimiser": "variable projection or a low-discrepancy sample of the prior for starts, then "
         "Levenberg-Marquardt with analytic or automatic gradients",
         "starts": "the best of the prior sample of each law, the best minimum kept",

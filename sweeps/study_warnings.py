@@ -64,7 +64,9 @@ def of_study(
                 yield Warning("at_bound", f"{one.law}: {parameter.meaning} lies far {side} what is usual")
             if np.sqrt(one.covariance[i, i]) > LOOSE * parameter.sd:
                 yield Warning("unidentified", f"{one.law}: the runs tell little about {parameter.meaning}")
-        missed = float(np.sqrt(np.mean((x[FEATURES] @ one.theta[len(model.parameters) :]) ** 2)))
+        first = len(model.parameters)
+        weights = one.theta[first : first + x[FEATURES].shape[1]]
+        missed = float(np.sqrt(np.mean((x[FEATURES] @ weights) ** 2)))
         if missed > max(MISFIT_SEEN, one.noise.sigma):
             yield Warning(
                 "misfit",

@@ -18,7 +18,7 @@ the less there is to learn from more tokens, the less a bad setting costs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,6 +27,7 @@ import numpy as np
 from sweeps.laws.base import Array, Columns, Parameter
 from sweeps.space import Table
 from sweeps.spec import SweepSpec
+from sweeps.transfer import slopes
 
 SCALE_AXES = frozenset({"width", "depth", "tokens", "seed"})
 
@@ -300,16 +301,23 @@ class Surface:
 
 def surface(spec: SweepSpec) -> Surface:
     """The axes of a sweep whose optimum is to be found: all that vary but scale and seed."""
-    return surface_over(
-        {name: a.values for name, a in spec.space.items() if name not in SCALE_AXES and len(a.values) > 1}
-    )
+    varied = {name: axis.values for name, axis in spec.space.items() if len(axis.values) > 1}
+    axes = {name: values for name, values in varied.items() if name not in SCALE_AXES}
+    return surface_over(axes, spec.laws.transfer, one_depth="depth" not in varied)
 
 
-def surface_over(varied: Mapping[str, Sequence[float]]) -> Surface:
+def surface_over(
+    varied: Mapping[str, Sequence[float]], transfer: str = "none", *, one_depth: bool = False
+) -> Surface:
     """The surface over given axes.
 
     Args:
         varied: values of each axis, ascending, at least two.
+        transfer: rule of ``sweeps.transfer`` that centres the priors of the slopes.
+        one_depth: whether all models have the same depth.
+
+    Raises:
+        FitError: there is no such rule.
     """
     axes = []
     for name in sorted(varied, key=lambda name: (name == "lr", name)):  # the rate follows the batch
@@ -317,20 +325,19 @@ def surface_over(varied: Mapping[str, Sequence[float]]) -> Surface:
         log = values[0] > 0
         spread = 1.0 if log else max(abs(values[0]), abs(values[-1]), values[-1] - values[0])
         ends = np.log(values) if log else np.array(values) / spread
-        axes.append(hyper_axis(name, varied, log, float(ends[0] + ends[-1]) / 2, spread))
+        moves = slopes(transfer if log else "none", name, SLOPES.get(name, ()), one_depth=one_depth)
+        axis = HyperAxis(
+            name,
+            log,
+            centre=float(ends[0] + ends[-1]) / 2,
+            spread=spread,
+            slopes=tuple(one for one in moves if one[0] in ("params", "tokens", *varied)),
+            bend=BENDS.get(name),
+            lean=LEANS[name] if name in LEANS and LEANS[name][0] in varied else None,
+            far=FAR.get(name),
+        )
+        axes.append(axis)
     return Surface(tuple(axes))
-
-
-def hyper_axis(name: str, varied: Collection[str], log: bool, centre: float, spread: float) -> HyperAxis:
-    """An axis with the defaults of its name.
-
-    Args:
-        varied: names of all axes of the surface.
-    """
-    lean = LEANS.get(name)
-    lean = lean if lean and lean[0] in varied else None
-    slopes = SLOPES.get(name, ())
-    return HyperAxis(name, log, centre, spread, slopes, BENDS.get(name), lean, FAR.get(name))
 
 
 def coordinates(surface: Surface, table: Mapping[str, Array] | Table) -> dict[str, Array]:

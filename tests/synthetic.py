@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.runs import Observation
+from sweeps.curves.multipower import published_loss
+from sweeps.curves.schedule import track, trained
+from sweeps.runs import Observation, Point, Run
 from sweeps.space import candidates
 from sweeps.spec import Config, SweepSpec, parse
 
@@ -80,4 +82,17 @@ def observe(spec: SweepSpec, world: World, n: int, seed: int) -> list[Observatio
     return [
         Observation(config, spec.cost(config), world.loss(spec, config, rng), run_id)
         for run_id, config in enumerate(configs, start=1)
+    ]
+
+
+def curve(spec: SweepSpec, run: Run, evaluations: int = 24) -> list[Point]:
+    """What a run measures under a law of loss curves, with a little scatter."""
+    constants, steps = (1.9, 0.35, 0.45, 3.0, 2.0, 0.5, 0.5), round(run.cost.steps)
+    lr = trained(spec.trainer.schedule, steps, run.config["lr"], spec.trainer.warmup, spec.trainer.decay)
+    done = np.unique(np.geomspace(max(2, steps // 32), steps, evaluations).round().astype(int))
+    loss = published_loss(constants, track(lr, done - 1)) * run.config["width"] ** -0.05
+    loss = loss * np.exp(1e-3 * np.random.default_rng(run.id).standard_normal(len(done)))
+    return [
+        Point(seq, int(step), int(step) * 64, "val_loss", float(value), 1e9 + seq)
+        for seq, (step, value) in enumerate(zip(done, loss, strict=True), 1)
     ]

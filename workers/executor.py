@@ -24,6 +24,7 @@ class Delivery:
         points: with sequence numbers above the acknowledged one, ascending.
         outcome: how the training ended, None while it goes on.
         error: why the worker was lost, None while it lives.
+        out_of_memory: the worker was lost because its machine had no memory left.
         begun: False where a warm worker turned out to be gone before it had begun; the run is not to blame.
     """
 
@@ -33,6 +34,7 @@ class Delivery:
     outcome: Outcome | None = None
     error: str | None = None
     begun: bool = True
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from workers.job import Job, Outcome, Verdict
 
 LONELY_IDLE = 30.0
 LONELY_WITH_RESULT = 3600.0
+NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # PyTorch, GPU and CPU
 
 
 class Host:
@@ -134,8 +135,10 @@ class Host:
 
             outcome = train(job, self._report)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            outcome = Outcome("failed", None, 0, 0, time.monotonic() - started, reason)
+            reason, too_large = f"{type(error).__name__}: {error}", out_of_memory(error)
+            if too_large:
+                reason = f"out of memory: {reason}"
+            outcome = Outcome("failed", None, 0, 0, time.monotonic() - started, reason, too_large)
         with self._news:
             self._outcome = outcome
             self._news.notify_all()
@@ -154,3 +157,9 @@ class Host:
                 patience = LONELY_WITH_RESULT if self._job is not None else LONELY_IDLE
             if not training and alone > patience:
                 os._exit(0)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a training broke because it needed more memory than there was."""
+    told = isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY)
+    return told or isinstance(error, MemoryError)

@@ -57,6 +57,7 @@ class Outcome:
         tokens: training tokens seen.
         seconds: device seconds of this attempt.
         reason: why it did not finish.
+        out_of_memory: it failed because it needed more memory than there was.
     """
 
     status: Status
@@ -65,3 +66,4 @@ class Outcome:
     tokens: int
     seconds: float
     reason: str | None = None
+    out_of_memory: bool = False

@@ -226,7 +226,7 @@ class Orchestrator:
         if delivery.outcome is not None:
             self._end(held, delivery.outcome)
         elif delivery.error is not None and delivery.begun:
-            self._fail(held, delivery.error)
+            self._fail(held, delivery.error, out_of_memory=delivery.out_of_memory)
         elif delivery.error is not None:
             self._put_back(held, delivery.error)
 
@@ -242,7 +242,9 @@ class Orchestrator:
             else:
                 failed = outcome.status == "failed"
                 reason = held.why_stopped or outcome.reason or "stopped"
-                queue.release(session, job.run_id, job.attempt, reason, failed, outcome.seconds)
+                queue.release(
+                    session, job.run_id, job.attempt, reason, failed, outcome.seconds, outcome.out_of_memory
+                )
         if outcome.status in ("finished", "diverged"):  # not before the outcome is stored
             Path(job.checkpoint).unlink(missing_ok=True)
         self._free(held)
@@ -256,14 +258,14 @@ class Orchestrator:
             loss, unit = outcome.loss, held.claim.spec.metric.unit
             log.info("%s %s after %.1f s: %.4f %s", held.name, outcome.status, outcome.seconds, loss, unit)
 
-    def _fail(self, held: Held, reason: str, final: bool = False) -> None:
+    def _fail(self, held: Held, reason: str, final: bool = False, out_of_memory: bool = False) -> None:
         """Stores that an attempt broke."""
         job = held.job
         with self._sessions.begin() as session:
             if final:
                 queue.finish(session, job.run_id, job.attempt, RunState.FAILED, None, held.seconds, reason)
             else:
-                queue.release(session, job.run_id, job.attempt, reason, True, held.seconds)
+                queue.release(session, job.run_id, job.attempt, reason, True, held.seconds, out_of_memory)
         self._free(held)
         if not final:
             self._slow_down()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from sweeps.spec import Resources
 from workers.executor import Calibration, Delivery, Unplaceable
@@ -306,7 +306,7 @@ class RayPool:
             log.warning("nothing was timed: %s", _plain(error))
             answer = Calibration("unknown", [])
         except RayError as error:
-            self._lose(slot, _plain(error))
+            self._lose(slot, _plain(error), out_of_memory=isinstance(error, OutOfMemoryError))
             return
         if call == "prepare":
             slot.ready = True
@@ -331,10 +331,11 @@ class RayPool:
         elif slot.stopped_at is not None and now - slot.stopped_at > STOP_SECONDS:
             self._lose(slot, f"the run did not stop within {STOP_SECONDS:g} s")
 
-    def _lose(self, slot: Slot, error: str) -> None:
+    def _lose(self, slot: Slot, error: str, out_of_memory: bool = False) -> None:
         if slot.job is not None:
             begun = slot.waiting is None or not slot.ready
-            self._news.append(Delivery(*slot.job, [], error=error, begun=begun))
+            lost = Delivery(*slot.job, [], error=error, begun=begun, out_of_memory=out_of_memory)
+            self._news.append(lost)
         else:
             log.warning("worker %s was lost: %s", slot.name, error)
         self._drop(slot)

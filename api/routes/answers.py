@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +17,7 @@ from store.service import FitHeader
 from sweeps.answers import Optimum, Prediction, Split
 from sweeps.ensemble import to_dict
 from sweeps.runs import Decision, Run
+from sweeps.shape_choice import Choice, choose_in_sweep
 
 router = APIRouter(prefix="/v1", tags=["answers"])
 
@@ -126,18 +127,16 @@ def list_decisions(id: Id, store: Store, after: After = None, limit: Limit = 100
 def predict(id: Id, request: Request, store: Store) -> Prediction:
     """The loss at a configuration, with a 90 % interval; open settings are taken at their optimum."""
     sweep, ensemble = questions.fitted(store, id)
-    return answers.predict(
-        sweep.spec, ensemble, questions.asked(sweep.spec, request.query_params.multi_items())
-    )
+    at = questions.asked(sweep.spec, request.query_params.multi_items())
+    return answers.predict(sweep.spec, ensemble, at, questions.diverged(store, id))
 
 
 @router.get("/sweeps/{id}/optimum", openapi_extra=QUESTION)
 def optimum(id: Id, request: Request, store: Store) -> Optimum:
     """The best settings at a configuration, with intervals and plateaus, and the best use of its compute."""
     sweep, ensemble = questions.fitted(store, id)
-    return answers.optimum(
-        sweep.spec, ensemble, questions.asked(sweep.spec, request.query_params.multi_items())
-    )
+    at = questions.asked(sweep.spec, request.query_params.multi_items())
+    return answers.optimum(sweep.spec, ensemble, at, questions.diverged(store, id))
 
 
 @router.get("/sweeps/{id}/frontier")
@@ -152,6 +151,23 @@ def frontier(
     """The compute-optimal parameters and tokens for amounts of compute, and the loss they reach."""
     sweep, ensemble = questions.fitted(store, id)
     return answers.frontier(sweep.spec, ensemble, flops)
+
+
+@router.get("/sweeps/{id}/shapes", openapi_extra=QUESTION)
+def shapes(
+    id: Id,
+    request: Request,
+    store: Store,
+    factor: Annotated[float, Query(gt=0, le=1e4, allow_inf_nan=False, description="times the budget")],
+    budget: Annotated[Literal["flops", "activations"], Query(description="what grows")] = "flops",
+) -> list[Choice]:
+    """Ways to scale the shape of a configuration, lowest predicted loss first, with the seconds they take."""
+    sweep, ensemble = questions.fitted(store, id)
+    given = request.query_params.multi_items()
+    at = questions.asked(sweep.spec, [(n, value) for n, value in given if n not in ("factor", "budget")])
+    how: dict[str, Any] = {"budget": budget, "seconds": service.seconds_model(store)}
+    how["diverged"] = questions.diverged(store, id)
+    return choose_in_sweep(sweep.spec, ensemble, at, factor, **how)
 
 
 @router.post("/sweeps/{id}/verifications", status_code=202)

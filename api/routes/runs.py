@@ -8,15 +8,13 @@ from fastapi import APIRouter, Query
 
 from api.deps import After, Id, Limit, Page, Store, page
 from store import service
-from sweeps.curves.running import RunForecast, forecast_run, nearest
+from sweeps.curves.running import RunForecast
 from sweeps.errors import NotFound
 from sweeps.runs import Point, Role, Run, RunState
 
 router = APIRouter(prefix="/v1", tags=["runs"])
 
 MAX_POINTS = 10_000
-MAX_FITTED = 300  # points of one run that a forecast reads
-MAX_FINISHED = 5_000  # runs among which the nearest are looked for
 Metric = Annotated[str | None, Query(max_length=250, description="only this metric")]
 Points = Annotated[int, Query(ge=2, le=MAX_POINTS, description="at most so many, evenly thinned")]
 
@@ -73,12 +71,4 @@ def forecast(
     A law of loss curves is fitted to the run together with the nearest finished runs of its shape, or to the
     run alone where there are none.
     """
-    found = service.get_run(store, run)
-    if found.sweep_id != id:
-        raise NotFound(f"sweep {id} has no run {run}")
-    spec = service.get_sweep(store, id).spec
-    others = nearest(found, service.list_runs(store, id, RunState.FINISHED, limit=MAX_FINISHED))
-    points = {
-        one.id: service.list_points(store, one.id, spec.metric.name, MAX_FITTED) for one in (found, *others)
-    }
-    return forecast_run(spec, found, points, others, until=until, level=level)
+    return service.forecast(store, id, run, until, level)

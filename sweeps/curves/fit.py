@@ -11,10 +11,11 @@ from scipy.ndimage import median_filter
 from scipy.optimize import nnls
 
 from sweeps.curves.law import Centre, CurveLaw
-from sweeps.curves.minimum import minimise
 from sweeps.curves.noise import Noise, Where, covariance, estimate, freshness, scatter, shapes, where
 from sweeps.curves.schedule import Curve, Steps, Track, refuse, settled, track
-from sweeps.laws.base import Array
+from sweeps.laws.base import Array, Columns
+from sweeps.robust import Huber
+from sweeps.solve import Data, Prior, minimise
 
 OUTLIER, SPIKE_WINDOW = 8.0, 5
 ALIKE = 0.02
@@ -26,6 +27,7 @@ STARTS = 3
 TURNS = 3
 EARLY_DOUBT = 10.0
 LEAST_LOSS = 1e-6
+HUBER = Huber(2.5)
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,8 @@ def fit_curves(
     shape = shapes(points, points)
     mean = np.array([p.mean for p in law.parameters])
     sd = np.array([p.sd for p in law.parameters])
+    prior, ones = Prior(mean, sd**-2.0), np.ones(len(y))
+    whitened = Data({}, 0.0 * ones, ones, ones, HUBER)  # the law's residuals come whitened
     sizes = noise or Noise()
     if start is not None:
         starts = start[None]
@@ -181,19 +185,25 @@ def fit_curves(
         total = covariance(sizes, shape) + np.diag((sizes.scatter * alone) ** 2)
         mixing = solve_triangular(cholesky(total, lower=True), np.eye(len(y)), lower=True)
 
-        def residuals(theta: Array, mixing: Array = mixing) -> tuple[Array, Array]:
+        def residuals(theta: Array, x: Columns, mixing: Array = mixing) -> tuple[Array, Array]:
+            if theta.ndim > 1:
+                values, gradients = zip(*(residuals(each, x, mixing) for each in theta), strict=True)
+                return np.array(values), np.array(gradients)
             value, gradient = joint(law, tracks, centre, theta)
             return mixing @ (value - y), mixing @ gradient
 
-        tries = [minimise(residuals, start, mean, sd**-2.0) for start in starts]
+        tries = [minimise(residuals, start, whitened, prior) for start in starts]
         found = min(tries, key=lambda found: found.objective)
         value, gradient = joint(law, tracks, centre, found.theta)
         starts = found.theta[None]
         if turn < turns - 1:
             linear = y - value + gradient @ (found.theta - mean)
             sizes = estimate(linear, gradient, sd, shape, alone)
-    found = minimise(residuals, found.theta, mean, sd**-2.0, polish=True, iterations=20, tolerance=1e-13)
+    found = minimise(
+        residuals, found.theta, whitened, prior, second_order=True, iterations=20, tolerance=1e-13
+    )
     value, gradient = joint(law, tracks, centre, found.theta)
+    trust = HUBER.trust(mixing @ (value - y))
     unit = total / np.sqrt(np.outer(np.diag(total), np.diag(total)))
     return CurveFit(
         law=law,
@@ -206,7 +216,7 @@ def fit_curves(
         points=points,
         residual=y - value,
         gradient=gradient,
-        precision=mixing.T @ (found.trust[:, None] * mixing),
+        precision=mixing.T @ (trust[:, None] * mixing),
         spread=np.asarray(np.linalg.inv(found.information)),
         effective=float(np.linalg.solve(unit, np.ones(len(y))).sum()),
         objective=found.objective,

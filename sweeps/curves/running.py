@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
+from numpy.linalg import LinAlgError
+from scipy.special import ndtri
 
 from sweeps.curves.fit import LEAST_POINTS
 from sweeps.curves.forecast import LEVEL, Forecast, fit_ensemble, forecast
 from sweeps.curves.schedule import Curve, Steps, trained
 from sweeps.errors import FitError
-from sweeps.runs import Point, Run, RunState
+from sweeps.noise import SIGMA
+from sweeps.runs import Observation, Point, Run, RunState
 from sweeps.spec import Config, SweepSpec
 from sweeps.tables import Warning
 
@@ -23,6 +27,8 @@ LONG = 5000  # steps beyond which weighing two laws beside companions would take
 EARLY = 0.3
 FALLEN = 0.98
 AHEAD = 16
+BRIEF_RUNS, BRIEF_COMPANIONS = 4, 2  # of a refit, so that it waits for 0.3 s at most
+WIDEST = 3.0 * SIGMA  # deviation at which a forecast is worth a tenth of a finished run
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,11 @@ class RunForecast:
     ahead: dict[str, list[float]]
     warnings: list[Warning]
 
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of ln loss about the value that will be measured, by the interval's width."""
+        return float(np.log(self.high / self.low) / (2.0 * ndtri(0.5 * (1.0 + self.level))))
+
 
 def nearest(run: Run, finished: Sequence[Run], most: int = COMPANIONS) -> list[Run]:
     """Finished runs of the same shape, nearest in configuration first; a run that differs in learning rate or
@@ -107,6 +118,7 @@ def forecast_run(
     *,
     until: int | None = None,
     level: float = LEVEL,
+    brief: bool = False,
 ) -> RunForecast:
     """Forecasts the loss that a run ends at.
 
@@ -116,6 +128,7 @@ def forecast_run(
         companions: finished runs of the same shape, see ``nearest``.
         until: steps done after which the run's own points are left out, to see what would have been said.
         level: probability of the intervals.
+        brief: fit the multi-power law alone beside companions, a third of the time; long runs always are.
 
     Raises:
         FitError: too few points; the run diverged.
@@ -139,8 +152,8 @@ def forecast_run(
             f"run {run.id} has {len(own.steps)} points of {spec.metric.name}{with_others}, {total} in all; "
             f"allowed: at least {LEAST_POINTS}; wait for more, or raise trainer.evaluations"
         )
-    brief = others and max(len(curve.lr) for curve in (own, *others)) > LONG
-    laws = ("multipower",) if brief else ("multipower", "annealing")
+    brief = brief or max(len(curve.lr) for curve in (own, *others)) > LONG
+    laws = ("multipower",) if others and brief else ("multipower", "annealing")
     ensemble = fit_ensemble([own, *others], run=own.name, laws=laws)
     found = forecast(ensemble, own.lr, _ahead(own), level=level)
     last = int(own.steps[-1])
@@ -164,6 +177,37 @@ def forecast_run(
         ahead=_table(found),
         warnings=list(_warnings(own, others)),
     )
+
+
+def furthest(running: Sequence[Run], finished: Sequence[Run]) -> list[tuple[Run, list[Run]]]:
+    """Runs whose forecast may join the observations of their sweep, with their companions: a few of those
+    past their beginning that are not alone in their shape, furthest on first."""
+    far = [run for run in running if run.step >= EARLY * run.cost.steps]
+    far.sort(key=lambda run: (-run.step / run.cost.steps, run.id))
+    pairs = ((run, nearest(run, finished, BRIEF_COMPANIONS)) for run in far)
+    return list(islice((pair for pair in pairs if pair[1]), BRIEF_RUNS))
+
+
+def observe(
+    spec: SweepSpec, run: Run, points: Mapping[int, Sequence[Point]], companions: Sequence[Run]
+) -> Observation | None:
+    """A run that still trains as an observation of what it will end at; None where that tells too little.
+
+    It has at least six points of its own, its forecast comes with no warning, and is worth at least a tenth
+    of a finished run: the laws of a sweep know as much by themselves.
+
+    The deviation holds what the law of curves gets wrong. The forecasts of several runs have some of that
+    error in common; a refit takes all of it as each run's own, see docs/curves.md.
+    """
+    if len(points.get(run.id, ())) < LEAST_POINTS:
+        return None
+    try:
+        found = forecast_run(spec, run, points, companions, brief=True)
+    except (FitError, LinAlgError):
+        return None  # a curve that cannot be fitted does not hold up its sweep
+    if found.warnings or not 0.0 < found.deviation <= WIDEST:
+        return None
+    return Observation(run.config, run.cost, found.loss, run.id, "forecast", found.deviation)
 
 
 def _thinned(points: Sequence[Point], most: int) -> list[Point]:

@@ -14,6 +14,7 @@ from serving import Served, finish, serve, train
 import conf
 from api.app import create_app
 from api.client import ServiceError, Unreachable, connect
+from store import queue
 from sweeps.runs import RunState, SweepState
 
 PROBLEM = "application/problem+json"
@@ -195,6 +196,33 @@ def test_answers(answering: Served) -> None:
     assert sum(law["weight"] for law in fit["laws"]) == pytest.approx(1.0)
     assert len(client.decisions(1)) == 8
     assert all(decision.reason and decision.run_id for decision in client.decisions(1))
+
+
+def test_ways_to_scale_a_shape(answering: Served) -> None:
+    client = answering.client
+    found = client.shapes(1, 4.0, "flops", {})
+    assert {one.strategy for one in found} == {"w", "dw", "d"} and found[0].best
+    assert [one.loss for one in found] == sorted(one.loss for one in found)
+    assert all(one.flops == pytest.approx(4.0, rel=0.2) and one.seconds > 0.0 for one in found)
+    half = client.shapes(1, 0.5, "activations", {"width": 48, "depth": 2, "tokens": 1e5})
+    assert all(one.at["width"] <= 48 and one.at["tokens"] == 1e5 for one in half)
+    for query in ("factor=0", "factor=nan", "budget=flops", "factor=2&budget=time", "factor=2&widht=8"):
+        assert client.http.get(f"/v1/sweeps/1/shapes?{query}").status_code == 422
+
+
+def test_answers_tell_of_runs_that_diverged(served: Served) -> None:
+    client, sweep = served.client, served.client.submit(spec())
+    with served.sessions.begin() as session:
+        (claim,) = queue.claim(session, "test", 60.0, 1)
+    with served.sessions.begin() as session:
+        queue.finish(session, claim.run.id, claim.attempt, RunState.DIVERGED, None, 1.0)
+    while client.sweep(sweep.id).state == SweepState.RUNNING:
+        train(served, sweep.id)
+    lr = claim.run.config["lr"]
+    for near, times in ((True, 1.0), (False, 0.1)):
+        at = {"width": 48, "depth": 2, "tokens": 1e5, "lr": times * lr}
+        for warnings in (client.predict(1, at).warnings, client.optimum(1, at).prediction.warnings):
+            assert ("diverged_near" in [one.code for one in warnings]) == near
 
 
 @pytest.mark.parametrize(

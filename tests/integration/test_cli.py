@@ -118,6 +118,9 @@ def test_answers(served: Served) -> None:
     )
     assert "compute of the largest run" in scalewise(served, "predict", "1", "target=small", "lr=0.01")
     assert len(scalewise(served, "frontier", "1", "1e11", "1e12").splitlines()) == 3
+    base = ("--base", "width=48,depth=2,tokens=1e5")
+    assert "best" in scalewise(served, "shapes", "2", "--sweep", "1", *base)
+    assert len(json.loads(scalewise(served, "shapes", "2", "--sweep", "1", "--json"))) == 3
 
 
 def test_pause_resume_and_extend(served: Served) -> None:

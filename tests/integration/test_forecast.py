@@ -9,24 +9,20 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from serving import Served, serve
+from synthetic import curve
 from typer.testing import CliRunner
 
 import conf
 from api.cli import app
 from api.client import ServiceError
 from store import queue
-from sweeps.curves.multipower import published_loss
 from sweeps.curves.running import nearest
-from sweeps.curves.schedule import track, trained
+from sweeps.curves.schedule import trained
 from sweeps.runs import Point, Run, RunState
-from sweeps.spec import SweepSpec, Trainer, parse
+from sweeps.spec import Trainer, parse
 from workers import optimizer
-
-CONSTANTS = (1.9, 0.35, 0.45, 3.0, 2.0, 0.5, 0.5)
-EVALUATIONS = 24
 
 
 def given() -> dict[str, Any]:
@@ -42,19 +38,6 @@ def given() -> dict[str, Any]:
         },
         "strategy": {"name": "grid", "first_batch": 8},
     }
-
-
-def curve(spec: SweepSpec, run: Run, evaluations: int = EVALUATIONS) -> list[Point]:
-    """What such a run measures under a law of loss curves, with a little scatter."""
-    steps = round(run.cost.steps)
-    lr = trained(spec.trainer.schedule, steps, run.config["lr"], spec.trainer.warmup, spec.trainer.decay)
-    done = np.unique(np.geomspace(max(2, steps // 32), steps, evaluations).round().astype(int))
-    loss = published_loss(CONSTANTS, track(lr, done - 1)) * run.config["width"] ** -0.05
-    loss = loss * np.exp(1e-3 * np.random.default_rng(run.id).standard_normal(len(done)))
-    return [
-        Point(seq, int(step), int(step) * 64, "val_loss", float(value), 1e9 + seq)
-        for seq, (step, value) in enumerate(zip(done, loss, strict=True), 1)
-    ]
 
 
 def stream(served: Served, claim: queue.Claim, points: list[Point], *, end: bool) -> None:

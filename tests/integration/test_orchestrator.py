@@ -126,6 +126,28 @@ def test_what_can_never_run_fails_with_a_reason(
     assert all("GPU" in (run.reason or "") and run.attempt == 1 for run in runs)
 
 
+def test_a_run_that_needs_too_much_memory_is_told_from_others(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any
+) -> None:
+    """A step of 2^40 tokens: its first tensor alone has 8.8e12 bytes."""
+    space = {
+        "width": [8],
+        "depth": [1],
+        "resolution": [2**20],
+        "batch": [2**20],
+        "tokens": [10 * 2**40, 11 * 2**40],
+    }
+    sweep, _ = service.create_sweep(
+        file_sessions,
+        tiny(space=space, strategy={"first_batch": 3}, budget={"runs": 1}, trainer={"retries": 0}),
+    )
+    with orchestrate():
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    (run,) = service.list_runs(file_sessions, sweep.id)
+    assert run.state is RunState.FAILED and run.out_of_memory
+    assert run.reason is not None and run.reason.startswith("out of memory: ")
+
+
 def test_device_seconds_are_a_hard_limit(
     file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any, long_space: dict[str, Any]
 ) -> None:

@@ -16,7 +16,7 @@ from store.db import Sessions, make_engine, make_sessions, migrate
 from sweeps.cost import Timing
 from sweeps.errors import Conflict, IllegalTransition, NotFound, SpecError
 from sweeps.runs import Point, Role, Run, RunState, Spent, Sweep, SweepState
-from sweeps.spec import Budget, parse, spec_hash
+from sweeps.spec import Budget, Trainer, parse, spec_hash
 
 SPEC = parse(
     {
@@ -210,6 +210,36 @@ def test_runs_that_diverged_or_broke_are_replaced(sessions: Sessions) -> None:
     # Five observations carry no fit yet.
     assert service.latest_fit(sessions, sweep.id) is None
     assert service.list_fits(sessions, sweep.id) == []
+
+
+def test_runs_that_needed_too_much_memory_bound_the_shape(sessions: Sessions) -> None:
+    sweep, _ = service.create_sweep(sessions, replace(SPEC, trainer=Trainer(retries=0)))
+    with sessions.begin() as session:
+        claims = queue.claim(session, "a", 30.0, 100)
+    largest = sorted(claims, key=lambda held: held.run.cost.memory)[-2:]
+    for held in largest:
+        with sessions.begin() as session:
+            assert queue.release(session, held.run.id, held.attempt, "no room", True, 1.0, True)
+    limit = largest[0].run.cost.memory
+    assert [service.get_run(sessions, held.run.id).out_of_memory for held in largest] == [True, True]
+    for held in claims:
+        if held not in largest:
+            with sessions.begin() as session:
+                queue.finish(session, held.run.id, held.attempt, RunState.FINISHED, loss_of(held.run), 2.0)
+    assert service.advance(sessions, sweep.id, 4)
+    after = service.list_runs(sessions, sweep.id)[len(claims) :]
+    assert after and all(run.cost.memory < limit for run in after)
+
+
+def test_an_attempt_that_goes_on_elsewhere_has_memory_again(sessions: Sessions) -> None:
+    service.create_sweep(sessions, SPEC)
+    with sessions.begin() as session:
+        (held,) = queue.claim(session, "a", 30.0)
+        queue.release(session, held.run.id, held.attempt, "no room", True, 1.0, True)
+    assert service.get_run(sessions, held.run.id).out_of_memory
+    with sessions.begin() as session:
+        (again,) = queue.claim(session, "a", 30.0)
+    assert again.run.id == held.run.id and not again.run.out_of_memory
 
 
 def test_more_budget_wakes_a_finished_sweep(sessions: Sessions) -> None:

@@ -3,15 +3,52 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from sweeps.laws import LAWS
+import pytest
+
+from sweeps import allocation
+from sweeps.laws import (
+    LAWS,
+    asymptotes,
+    critical_batch,
+    experts,
+    modules,
+    overtraining,
+    pools,
+    power,
+    precision,
+    pruning,
+    regimes,
+    repetition,
+    saturation,
+    shape,
+    sigmoid,
+    streams,
+    vocabulary,
+)
 from sweeps.laws.base import Law
 
 ROOT = Path(__file__).resolve().parents[2]
 LAWS_PAGE, WARNINGS_PAGE = ROOT / "docs" / "laws.md", ROOT / "docs" / "warnings.md"
-CATALOGUE = re.compile(r"(<!-- catalogue:.*?-->\n)(.*?)(<!-- end of the catalogue -->)", re.DOTALL)
+CATALOGUE, CLOSED = (
+    re.compile(rf"(<!-- {name}:.*?-->\n)(.*?)(<!-- end of the {name} -->)", re.DOTALL)
+    for name in ("catalogue", "closed forms")
+)
+FORMS: tuple[Callable[..., Any], ...] = (
+    allocation.additive_optimum, allocation.additive_cheapest, allocation.power_multiple, power.reached_at,
+    critical_batch.critical_batch, critical_batch.least_steps, critical_batch.least_examples,
+    critical_batch.hyperbola, critical_batch.allocation, overtraining.best_ratio, overtraining.cheapest,
+    repetition.best_split, asymptotes.without_limit, asymptotes.tokens_for, asymptotes.data_efficiency,
+    pools.mixed, pruning.pool_for, experts.dense_params, modules.best_modules, modules.least_params,
+    shape.best_width, vocabulary.best_vocab_params, streams.worth, streams.streams_for,
+    precision.critical_tokens, precision.worth, precision.cheapest_bits, precision.after_training,
+    saturation.compute_for, saturation.log_linear, sigmoid.midpoint, regimes.label,
+)  # fmt: skip
 
 
 def shipped() -> list[Law]:
@@ -26,6 +63,16 @@ def catalogue() -> str:
         of = "" if law.measures == "loss" else f" (a law of the {law.measures})"
         formula, source = (text.replace("|", r"\|") for text in (law.formula, law.source))
         lines.append(f"| `{law.name}` | {formula}{of} | {', '.join(law.columns)} | {source} |")
+    return "\n".join([*lines, "", ""])
+
+
+def closed_forms() -> str:
+    """The table of functions of a law's constants."""
+    lines = ["", "| function | of | tells |", "|---|---|---|"]
+    for form in FORMS:
+        told = " ".join((inspect.getdoc(form) or "").split("\n\n")[0].split()).replace("``", "`")
+        given = ", ".join(inspect.signature(form).parameters)
+        lines.append(f"| `{form.__name__}({given})` | `{form.__module__}` | {told} |")
     return "\n".join([*lines, "", ""])
 
 
@@ -68,6 +115,15 @@ def test_the_catalogue_is_the_code() -> None:
     assert found[2] == catalogue(), "run python tests/unit/test_docs.py"
 
 
+def test_the_closed_forms_are_the_code(capsys: pytest.CaptureFixture[str]) -> None:
+    found = CLOSED.search(LAWS_PAGE.read_text())
+    assert found is not None
+    assert found[2] == closed_forms(), "run python tests/unit/test_docs.py"
+    (example,) = re.findall(r"```python\n(from sweeps import fit\n.*?)```", LAWS_PAGE.read_text(), re.DOTALL)
+    exec(compile(example, "docs/laws.md", "exec"), {})
+    assert re.fullmatch(r"\d+ tokens a parameter\n", capsys.readouterr().out)
+
+
 def test_a_law_of_ones_own_takes_twenty_lines() -> None:
     lines = [line for line in snippet().splitlines() if line.strip() and not line.startswith("#")]
     assert len(lines) <= 20
@@ -80,4 +136,5 @@ def test_every_warning_is_explained() -> None:
 
 
 if __name__ == "__main__":
-    LAWS_PAGE.write_text(CATALOGUE.sub(lambda m: m[1] + catalogue() + m[3], LAWS_PAGE.read_text()))
+    text = CATALOGUE.sub(lambda m: m[1] + catalogue() + m[3], LAWS_PAGE.read_text())
+    LAWS_PAGE.write_text(CLOSED.sub(lambda m: m[1] + closed_forms() + m[3], text))

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from synthetic import World, observe, random_world, spec
+from synthetic import SPACE, World, observe, random_world, spec
 
 from sweeps.answers import frontier, optimum, predict
 from sweeps.ensemble import fit_ensemble, from_dict, to_dict
@@ -129,6 +129,32 @@ def test_warnings_have_codes(ensemble) -> None:
     assert "far" in [warning.code for warning in far.warnings]
     near = predict(SPEC, ensemble, {"width": 8, "depth": 1, "tokens": 1e5})
     assert "inside" in [warning.code for warning in near.warnings]
+
+
+def test_a_run_that_diverged_near_the_rate_taken_is_told(ensemble) -> None:
+    small = TARGET | {"width": 8, "depth": 1, "tokens": 1e5}
+    best, little = predict(SPEC, ensemble, TARGET).at, predict(SPEC, ensemble, small).at
+    assert little["lr"] > 2.0 * best["lr"]
+
+    def told(at: dict[str, float], *diverged: dict[str, float]) -> bool:
+        found = predict(SPEC, ensemble, at, diverged).warnings
+        return [one.code for one in found].count("diverged_near") == 1
+
+    for there in (best, little):  # 1.5 times the best rate of its own scale is close, 3 times is not
+        near, far = there | {"lr": 1.5 * there["lr"]}, there | {"lr": 3.0 * there["lr"]}
+        assert told(TARGET, near) and told(TARGET, far, near) and not told(TARGET, far)
+        assert optimum(SPEC, ensemble, TARGET, [near]).prediction.warnings
+    wild = little | {"lr": 3.0 * little["lr"]}
+    assert told(best | {"lr": 2.0 * best["lr"]}, wild)  # close to a rate that was given
+    assert not told(TARGET)
+
+
+def test_where_the_rate_is_fixed_a_run_that_diverged_is_told() -> None:
+    fixed = spec(space=SPACE | {"lr": 4e-3})
+    fitted = fit_ensemble(fixed, observe(fixed, WORLD, 12, seed=3), np.random.default_rng(0))
+    bad = fixed.complete({"width": 8, "depth": 1, "tokens": 1e5, "batch": 32})
+    (told,) = (w for w in predict(fixed, fitted, TARGET, [bad]).warnings if w.code == "diverged_near")
+    assert "1 times the lr taken" in told.message
 
 
 def test_settings_stay_within_what_was_tried() -> None:

@@ -200,6 +200,9 @@ def test_hyperparameters_have_a_plateau(tmp_path: Path) -> None:
     assert found["wide_plateau"][0] < found["plateau"][0] < found["value"] < found["plateau"][1]
     assert found["plateau"][1] < found["wide_plateau"][1]
     assert "loss within 0.1 %" in run(*given).stdout
+    ruled = told(*given, "--transfer", "step_law")
+    assert ruled["checklist"]["transfer"].startswith("step_law: ") and ruled["settings"] != out["settings"]
+    assert "allowed: one of none, mup, step_law, deepseek" in refused(*given, "--transfer", "muq")
 
 
 def test_plots(folder: Path, tmp_path: Path) -> None:

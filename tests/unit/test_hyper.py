@@ -9,18 +9,14 @@ from sweeps.errors import FitError
 from sweeps.hyper import (
     RULES,
     SEQUENCE,
-    TRANSFER,
     Runs,
     deepseek,
     edge,
     fit_step_law,
     porian,
     regret,
-    slopes,
     step_law,
-    transfer,
 )
-from sweeps.surface import HyperAxis, Surface
 
 
 def bowls(noise: float = 0.0, seed: int = 0, reach: float = 3.0) -> Runs:
@@ -56,29 +52,6 @@ def test_porian_gives_the_published_values_at_1e9_params() -> None:
     assert found.lr == pytest.approx(0.002238, rel=2e-4)
     assert found.batch / SEQUENCE == pytest.approx(705.5, rel=1e-4)
     assert RULES.keys() == {"step_law", "deepseek", "porian"}
-
-
-def test_transfer_multiplies_by_powers() -> None:
-    assert transfer("lr", 0.01, {"width": 4.0}) == pytest.approx(0.0025)
-    assert transfer("lr", 0.01, {"batch": 4.0}) == pytest.approx(0.02)
-    assert transfer("weight_decay", 0.1, {"width": 4.0}) == pytest.approx(0.2)
-    assert transfer("weight_decay", 0.1, {"batch": 2.0, "tokens": 4.0}) == pytest.approx(0.05)
-
-
-def test_top_singular_value_is_kept_over_widths() -> None:
-    """sqrt(lr / weight decay) width^0.75 is constant (arXiv 2510.15262)."""
-    lr, decay = transfer("lr", 1.0, {"width": 16.0}), transfer("weight_decay", 1.0, {"width": 16.0})
-    assert np.sqrt(lr / decay) * 16.0**0.75 == pytest.approx(1.0)
-
-
-def test_transfer_rules_make_priors_of_a_surface() -> None:
-    axis = HyperAxis("lr", True, 0.0, 1.0, slopes("lr", {"width", "tokens"}))
-    bowl = Surface((axis,))
-    theta = np.array([parameter.mean for parameter in bowl.parameters])
-    x = {"width": np.log([1.0, 8.0]), "lr": np.zeros(2)}
-    np.testing.assert_allclose(np.exp(bowl.optimum(theta, x)["lr"]), [1.0, 1 / 8])
-    assert slopes("dropout", {"width"}) == ()
-    assert all(one.sd > 0 and one.source for rules in TRANSFER.values() for one in rules)
 
 
 def test_step_law_is_found_again_from_its_own_runs() -> None:

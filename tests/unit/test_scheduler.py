@@ -13,9 +13,11 @@ from synthetic import World, observe, spec
 
 from sweeps.cost import SecondsModel
 from sweeps.plan import plan
+from sweeps.reasons import PLAIN
 from sweeps.runs import Observation, Spent
 from sweeps.scheduler import Look, Step, rehearse, step
 from sweeps.spec import SweepSpec
+from sweeps.strategies import STRATEGIES
 
 WORLD = World()
 SECONDS = SecondsModel(per_step=2e-3, per_activation=0.0, per_flop=4e-11, error=0.1, timings=8)
@@ -144,6 +146,14 @@ def test_baselines_run_within_the_budget(name: str) -> None:
     assert 8 <= len(done) <= 14
     assert sum(seen.cost.flops for seen in done) <= 1e12
     assert last.ensemble is not None and last.predictions["big"].low < last.predictions["big"].high
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_decides_with_a_reason(name: str) -> None:
+    asked = spec(strategy={"name": name, "first_batch": 4})
+    decisions = step(look(asked, slots=4), np.random.default_rng(0)).decisions
+    assert len(decisions) == 4 and {one.strategy for one in decisions} == {name}
+    assert all("candidates" in one.reason for one in decisions) == (name in PLAIN)
 
 
 @given(

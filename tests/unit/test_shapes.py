@@ -15,7 +15,6 @@ from sweeps.shapes import (
     Shape,
     Stage,
     complexity,
-    efficientnet,
     enumerate_shapes,
     fast,
     fit_seconds,
@@ -68,9 +67,8 @@ def test_wrong_shares_are_refused() -> None:
 
 
 def test_published_multipliers() -> None:
-    one = efficientnet(1.0)
-    assert one.depth * one.width**2 * one.resolution**2 == pytest.approx(1.92, abs=0.005)
-    assert efficientnet(0.0) == Multipliers()
+    one = STRATEGIES["efficientnet"].at(1.2 * 1.1**2 * 1.15**2)  # phi = 1
+    assert (one.depth, one.width, one.resolution) == pytest.approx((1.2, 1.1, 1.15))
     # EfficientNet-B0 takes 224 pixels; the small models take 184, 152 and 106.
     sides = [224 * TINYNET[name].resolution for name in "CDE"]
     assert [int(side) // 2 * 2 for side in sides] == [184, 152, 106]

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.bounds import MAX_CONFIGURATIONS
 from sweeps.errors import SpecError
-from sweeps.spec import MAX_CONFIGURATIONS, SweepSpec, parse, spec_hash, to_dict, warnings
+from sweeps.spec import SweepSpec, parse, spec_hash, to_dict, warnings
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -180,11 +181,13 @@ def test_complete_fills_single_values_and_defaults() -> None:
         (space(tokens=[100]), "space.tokens", "100", "10 steps of the smallest batch"),
         (
             space(
-                tokens={"from": 1e5, "to": 1e6, "steps": 10_000}, lr={"from": 0.1, "to": 1, "steps": 10_000}
+                tokens={"from": 1e5, "to": 1e6, "steps": 10_000},
+                lr={"from": 0.1, "to": 1, "steps": 10_000},
+                weight_decay={"from": 0.1, "to": 1, "steps": 10_000},
             ),
             "space",
-            "2e+08 configurations",
-            f"at most {MAX_CONFIGURATIONS:,}",
+            "2e+12 configurations",
+            f"at most {MAX_CONFIGURATIONS:.0e}",
         ),
         (small(name=3), "name", "3", "text"),
         (small(name=""), "name", "''", "some text"),

@@ -1,0 +1,148 @@
+"""What a replay says: as one JSON document, in tables, and as a chart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from api import render
+from sweeps.plot_panels import Line, Panel
+from sweeps.replay import Task
+from sweeps.replay_score import Score, Spread, Summary, Unanswered, equal, summarise
+
+Document = dict[str, Any]
+
+REFERENCE = "informative"  # held against the others at equal error, where it takes part
+
+
+def document(task: Task, scores: Sequence[Score | Unanswered], strategies: Sequence[str]) -> Document:
+    """Everything a replay says."""
+    summaries = summarise(scores)
+    reference = REFERENCE if REFERENCE in strategies else strategies[0]
+    observed = task.problem.observed
+    return {
+        "rows": len(observed),
+        "mapping": observed.mapping,
+        "derived": dict(observed.derived),
+        "laws": [model.law.name for model in task.problem.models],
+        "results": [asdict(one) for one in summaries],
+        "equal": {"reference": reference, "needs": [asdict(one) for one in equal(summaries, reference)]},
+        "replays": [asdict(one) for one in scores if isinstance(one, Score)],
+        "unanswered": [asdict(one) for one in scores if isinstance(one, Unanswered)],
+        "warnings": [asdict(one) for one in observed.notes],
+    }
+
+
+def tables(found: Document, title: str) -> RenderableType:
+    """A document for people."""
+    rows: list[tuple[str, RenderableType]] = [
+        ("table", f"{title}: {found['rows']:,} runs"),
+        ("mapping", found["mapping"]),
+        ("cost", f"{found['cost']['expression']}, {render.number(found['cost']['total'])} in all"),
+        ("asked", found["asked"]["words"]),
+        ("laws", ", ".join(found["laws"])),
+    ]
+    parts: list[RenderableType] = [render.facts(rows), "", _results(found["results"])]
+    if needs := found["equal"]["needs"]:
+        parts += ["", *_equal(needs, found["equal"]["reference"])]
+    notes = [(f"warning {one['code']}", Text(one["message"], "yellow")) for one in found["warnings"]]
+    notes += [
+        ("no answer", Text(f"{strategy} at {share:.3g} of the cost: {reason}", "yellow"))
+        for strategy, share, reason in dict.fromkeys(
+            (one["strategy"], one["share"], one["reason"]) for one in found["unanswered"]
+        )
+    ]
+    if notes:
+        parts += ["", render.facts(notes)]
+    return Group(*parts)
+
+
+def _results(results: Sequence[Document]) -> RenderableType:
+    """One line for each strategy and budget, without the figures that none of them has."""
+    shown = [(name, of, key) for name, of, key in COLUMNS if any(one[key] is not None for one in results)]
+    names = ["strategy", "budget", *(name for name, _, _ in shown)]
+    made = render.table(*names, right=names[1:])
+    for one in results:
+        cells = ["-" if one[key] is None else of(one[key]) for _, of, key in shown]
+        made.add_row(one["strategy"], _percent(one["share"]), *cells)
+    return made
+
+
+def _percent(value: float) -> str:
+    return f"{100.0 * value:.3g}%"
+
+
+def _of(part: str, form: Callable[[float], str]) -> Callable[[Mapping[str, float]], str]:
+    return lambda spread: form(spread[part])
+
+
+def _seconds(value: float) -> str:
+    return f"{1e3 * value:.3g} ms" if value < 1.0 else f"{value:.3g} s"
+
+
+COLUMNS: tuple[tuple[str, Callable[[Any], str], str], ...] = (
+    ("runs", lambda value: f"{value:.0f}", "runs"),
+    ("spent", _percent, "spent"),
+    ("R^2", _of("mean", lambda value: f"{value:.3f}"), "r2"),
+    ("worst", _of("worst", lambda value: f"{value:.3f}"), "r2"),
+    ("error", _of("mean", lambda value: f"{value:.2%}"), "error"),
+    ("worst ", _of("worst", lambda value: f"{value:.2%}"), "error"),
+    ("+-", _of("mean", lambda value: f"{value:.2%}"), "width"),
+    ("regret", _of("mean", lambda value: f"{value:.3f}%"), "regret"),
+    ("worst  ", _of("worst", lambda value: f"{value:.3f}%"), "regret"),
+    ("in 90 %", lambda value: f"{value:.0%}", "coverage"),
+    ("best in 90 %", lambda value: f"{value:.0%}", "best_held"),
+    ("decision", _seconds, "seconds"),
+    ("refit", _seconds, "refit"),
+)
+
+
+def _equal(needs: Sequence[Document], reference: str) -> Iterator[RenderableType]:
+    """Compute of each strategy for the reference's answer, over the reference's."""
+    for measure in dict.fromkeys(one["measure"] for one in needs):
+        of = [one for one in needs if one["measure"] == measure]
+        shares = list(dict.fromkeys(one["share"] for one in of))
+        yield Text(f"compute for the {measure} of {reference}, over what it spent", "bold")
+        heads = [f"at {_percent(share)}" for share in shares]
+        made = render.table("strategy", *heads, right=heads)
+        for strategy in dict.fromkeys(one["strategy"] for one in of):
+            cells = {one["share"]: _times(one) for one in of if one["strategy"] == strategy}
+            made.add_row(strategy, *(cells.get(share, "-") for share in shares))
+        yield made
+
+
+def _times(one: Document) -> str:
+    sign = {"least": "> ", "most": "<= ", None: ""}[one["bound"]]
+    return f"{sign}{one['times']:.3g}"
+
+
+def panels(summaries: Sequence[Summary]) -> list[Panel]:
+    """The figures over the budget in per cent; intervals where there is no truth."""
+    told = [
+        Panel("R^2", False, _lines(summaries, lambda one: one.r2)),
+        Panel("relative error (%)", True, _lines(summaries, lambda one: one.error, 100.0)),
+        Panel("regret of rate and batch (%)", False, _lines(summaries, lambda one: one.regret)),
+    ]
+    if not told[1].lines:
+        told.append(
+            Panel("half of the 90 % interval (%)", True, _lines(summaries, lambda one: one.width, 100.0))
+        )
+    return [panel for panel in told if panel.lines]
+
+
+def _lines(
+    summaries: Sequence[Summary], of: Callable[[Summary], Spread | None], times: float = 1.0
+) -> tuple[Line, ...]:
+    found = []
+    for strategy in dict.fromkeys(one.strategy for one in summaries):
+        pairs = [(100.0 * one.share, of(one)) for one in summaries if one.strategy == strategy]
+        known = [(x, times * y.mean, times * y.worst) for x, y in pairs if y is not None]
+        if known:
+            x, mean, worst = np.array(known).T
+            found.append(Line(strategy, x, mean, worst))
+    return tuple(found)

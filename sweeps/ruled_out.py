@@ -1,0 +1,65 @@
+"""Candidates that are not to be chosen: tried before, or known to break."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sweeps.space import Places, Table, places_of, tabulate_configs
+from sweeps.spec import Config, SweepSpec
+
+
+@dataclass(frozen=True)
+class RuledOut:
+    """What is known to be pointless.
+
+    Args:
+        places: in the grid, of configurations that were tried.
+        beside: configurations that were tried beside the grid.
+        diverged: a run at least as large, as fast and as noisy would diverge too.
+        memory: bytes that were too many; runs that need as much would break too.
+    """
+
+    places: Places
+    beside: frozenset[tuple[float, ...]]
+    diverged: Table
+    memory: float
+
+    @classmethod
+    def of(
+        cls,
+        spec: SweepSpec,
+        tried: Sequence[Config],
+        diverged: Sequence[Config],
+        out_of_memory: Sequence[Config],
+    ) -> RuledOut:
+        """From configurations that were tried, that diverged and that ran out of memory."""
+        table = tabulate_configs(spec, tried)
+        places = places_of(spec, table)
+        beside = frozenset(_rows(table.take(places < 0)))
+        needed = tabulate_configs(spec, out_of_memory)["memory"]
+        return cls(places[places >= 0], beside, tabulate_configs(spec, diverged), needed.min(initial=np.inf))
+
+    def open(self, table: Table, places: Places | None = None) -> NDArray[np.bool_]:
+        """Which rows may be chosen, (n,).
+
+        Args:
+            places: of the rows in the grid; None where they lie beside it.
+        """
+        if places is None:
+            allowed = np.array([row not in self.beside for row in _rows(table)], dtype=bool)
+        else:
+            allowed = ~np.isin(places, self.places)
+        allowed &= table["memory"] < self.memory
+        lr, batch, params = (self.diverged[name] for name in ("lr", "batch", "params_total"))
+        for i in range(len(self.diverged)):
+            harder = (table["lr"] >= lr[i]) & (table["batch"] <= batch[i])
+            allowed &= ~(harder & (table["params_total"] >= params[i]))
+        return allowed
+
+
+def _rows(table: Table) -> list[tuple[float, ...]]:
+    return list(zip(*(table[name].tolist() for name in table.axes), strict=True))

@@ -1,0 +1,119 @@
+"""Runs that still train take part in the fits of their sweep, until they end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from synthetic import curve
+
+import conf
+from store import queue, service
+from store.db import Sessions
+from sweeps.runs import Run, RunState, SweepState
+from sweeps.spec import Budget, SweepSpec, parse
+
+SPEC = parse(
+    conf.sweep("gpt_tiny")
+    | {
+        "space": {
+            "width": [8],
+            "depth": [1],
+            "resolution": [16],
+            "tokens": [20_480, 40_960],
+            "lr": [2e-3, 4e-3, 8e-3, 1.6e-2],
+            "batch": [4, 8],
+        },
+        "strategy": {"name": "informative", "first_batch": 9},
+        "budget": {"runs": 14},
+    }
+)
+
+
+def begin(sessions: Sessions, spec: SweepSpec, finished: int) -> tuple[int, list[queue.Claim]]:
+    """A sweep whose first runs are finished and whose others have just started."""
+    sweep, _ = service.create_sweep(sessions, spec)
+    with sessions.begin() as session:
+        claims = queue.claim(session, "a", 600.0, 100)
+    for claim in claims[:finished]:
+        end(sessions, claim)
+    return sweep.id, claims
+
+
+def end(sessions: Sessions, claim: queue.Claim, state: RunState = RunState.FINISHED) -> None:
+    stream(sessions, claim, 1.0)
+    with sessions.begin() as session:
+        loss = curve(claim.spec, claim.run)[-1].value
+        assert queue.finish(session, claim.run.id, claim.attempt, state, loss, 1.0)
+
+
+def stream(sessions: Sessions, claim: queue.Claim, done: float, evaluations: int = 24) -> None:
+    run: Run = claim.run
+    points = [p for p in curve(claim.spec, run, evaluations) if p.step <= done * run.cost.steps]
+    with sessions.begin() as session:
+        queue.append(session, run.id, claim.attempt, points, "val_loss")
+
+
+def test_a_running_run_is_fitted_until_it_ends(sessions: Sessions) -> None:
+    sweep, claims = begin(sessions, SPEC, 7)
+    running, waiting = claims[7:]
+    stream(sessions, running, 0.7)
+    before = service.get_sweep(sessions, sweep)
+    assert service.advance(sessions, sweep, 5)
+    fit = service.latest_fit(sessions, sweep)
+    assert fit is not None
+    assert fit.ensemble.forecasts == (running.run.id,)
+    assert fit.n_observations == fit.ensemble.n == 8
+    assert fit.ensemble.runs == tuple(claim.run.id for claim in claims[:8])
+    assert [one.run_id for one in service.observations(sessions, sweep)] == list(fit.ensemble.runs[:7])
+    # It holds its slot and its share of the budget, and is not started again.
+    after = service.get_sweep(sessions, sweep)
+    assert after.counts[RunState.QUEUED] == 3
+    assert (after.spent, after.reserved.runs) == (before.spent, before.reserved.runs + 3)
+    runs = service.list_runs(sessions, sweep)
+    assert len({tuple(run.config.items()) for run in runs}) == len(runs) == 12
+    # More of its curve asks for no other fit, its end does.
+    stream(sessions, running, 0.9)
+    assert not service.advance(sessions, sweep, 5)
+    end(sessions, running)
+    assert service.advance(sessions, sweep, 5)
+    fit = service.latest_fit(sessions, sweep)
+    assert fit is not None
+    assert (fit.ensemble.forecasts, fit.n_observations) == ((), 8)
+    assert fit.ensemble.runs.count(running.run.id) == 1
+    assert waiting.run.id not in fit.ensemble.runs
+
+
+@pytest.mark.parametrize("last", [RunState.FINISHED, RunState.DIVERGED])
+def test_a_sweep_ends_when_its_forecast_runs_have(sessions: Sessions, last: RunState) -> None:
+    sweep, claims = begin(sessions, replace(SPEC, budget=Budget(runs=9)), 7)
+    for claim in claims[7:]:
+        stream(sessions, claim, 0.7)
+    assert service.advance(sessions, sweep, 4)
+    fit = service.latest_fit(sessions, sweep)
+    assert fit is not None and fit.ensemble.forecasts == tuple(claim.run.id for claim in claims[7:])
+    assert service.get_sweep(sessions, sweep).state == SweepState.RUNNING
+    end(sessions, claims[7])
+    end(sessions, claims[8], last)
+    assert service.advance(sessions, sweep, 4)
+    fit = service.latest_fit(sessions, sweep)
+    assert fit is not None and fit.ensemble.forecasts == ()
+    assert fit.ensemble.n == (9 if last == RunState.FINISHED else 8)
+    assert service.get_sweep(sessions, sweep).state == SweepState.FINISHED
+
+
+def test_forecasts_make_no_first_fit(sessions: Sessions) -> None:
+    sweep, claims = begin(sessions, SPEC, 5)
+    for claim in claims[5:]:
+        stream(sessions, claim, 0.7)
+    assert service.advance(sessions, sweep, 9)
+    assert service.list_fits(sessions, sweep) == []
+
+
+def test_a_short_curve_is_no_observation(sessions: Sessions) -> None:
+    sweep, claims = begin(sessions, SPEC, 7)
+    stream(sessions, claims[7], 0.9, evaluations=5)
+    stream(sessions, claims[8], 0.2)
+    assert service.advance(sessions, sweep, 5)
+    fit = service.latest_fit(sessions, sweep)
+    assert fit is not None and (fit.ensemble.forecasts, fit.ensemble.n) == ((), 7)
