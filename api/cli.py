@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from api import allocate, compare, curves, fits, render, replay, shapes
+from api import allocate, compare, curves, fits, ladder, render, replay, shapes
 from api.arguments import UsageError, numbers, pairs, read_spec
 from api.client import Client
 from api.terminal import Json, Options, Sweep, print_json, show_found
@@ -201,6 +201,16 @@ def runs(
 
 
 @app.command()
+def decisions(context: typer.Context, sweep: Sweep, json: Json = False) -> None:
+    """Lists why each run was chosen and how far it was expected to narrow the interval at the target.
+
+    Example: scalewise decisions 1
+    """
+    found = _client(context).decisions(sweep)
+    show_found(found, json, lambda: render.decisions(found))
+
+
+@app.command()
 def optimum(context: typer.Context, sweep: Sweep, at: At = None, json: Json = False) -> None:
     """Answers: the best settings at a configuration, the loss they reach, the best use of its compute.
 
@@ -320,6 +330,7 @@ app.command("forecast")(curves.forecast)
 app.command("compare")(compare.command)
 app.command("allocate")(allocate.command)
 app.command("shapes")(shapes.command)
+app.command("ladder")(ladder.command)
 app.command("replay")(replay.command)
 
 

@@ -16,6 +16,7 @@ from store.service import FitHeader, Received, StoredObservation
 from sweeps.answers import Optimum, Prediction, Split
 from sweeps.curves.running import RunForecast
 from sweeps.errors import Problem, SweepError
+from sweeps.ladder import LadderPlan
 from sweeps.plan import Plan
 from sweeps.runs import Decision, Event, Point, Run, Sweep
 from sweeps.shape_choice import Choice
@@ -68,6 +69,11 @@ class Client:
     def plan(self, spec: Mapping[str, Any]) -> Plan:
         """What a sweep would cost."""
         return _read(Plan, self._send("POST", "/v1/plan", json=dict(spec)))
+
+    def ladder(self, spec: Mapping[str, Any], ladder: Mapping[str, Any]) -> LadderPlan:
+        """What a fixed ladder over the space of a sweep would cost and tell."""
+        body = {"spec": dict(spec), "ladder": dict(ladder)}
+        return _read(LadderPlan, self._send("POST", "/v1/ladder", json=body))
 
     def sweep(self, id: int) -> Sweep:
         """One sweep."""

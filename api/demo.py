@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +42,11 @@ def demo(home: Path, preset: str, keep: bool, console: Console) -> None:
     Raises:
         DemoError: the sweep did not finish or the target could not be trained.
     """
-    begun, ports = time.monotonic(), _ports()
-    overrides = [home_override(home), *ports]
-    with interruptible(), service(overrides, lambda line: say(console, line), fresh=True) as running:
-        running.wait_until_ready()
-        client = connect(running.url, running.settings["api"]["token"])
+    begun, ports = time.monotonic(), free_ports()
+    with served(home, ports, console) as (running, client):
         spec = conf.sweep(preset)
         console.rule("plan")
-        console.print(render.plan(_plan(client, spec)))
+        console.print(render.plan(planned(client, spec)))
         sweep = client.submit(spec)
         console.rule(f"sweep {sweep.id}: {sweep.name}")
         sweep = watch(client, sweep.id, console)
@@ -58,19 +57,43 @@ def demo(home: Path, preset: str, keep: bool, console: Console) -> None:
         console.rule(f"answer for {target}")
         console.print(render.optimum(sweep.spec, best))
         console.rule(f"verification: {target} is trained with these settings")
-        run = wait(client, client.verify(sweep.id, target).id, console)
-        if run.state != RunState.FINISHED or run.loss is None:
-            raise DemoError(f"the target's run {run.id} is {run.state}: {run.reason}")
+        run, measured = verified(client, sweep, console)
         seconds = time.monotonic() - begun
-        _save(client, sweep, _result(client, sweep, best, run, seconds), home.parent)
-        _compare(console, best, run.loss, seconds)
+        _save(client, sweep, _result(client, sweep, best, run, measured, seconds), home.parent)
+        _compare(console, best, measured, seconds)
         _what_next(console, running, home, ports)
         if keep:
             say(console, "\nThe service stays up until Ctrl-C.")
             _stay(running)
 
 
-def _plan(client: Client, spec: dict[str, Any]) -> Plan:
+@contextmanager
+def served(home: Path, ports: Sequence[str], console: Console) -> Iterator[tuple[Service, Client]]:
+    """A service on a folder without what was there before, ready to answer, and a client of it."""
+    overrides = [home_override(home), *ports]
+    with interruptible(), service(overrides, lambda line: say(console, line), fresh=True) as running:
+        running.wait_until_ready()
+        client = connect(running.url, running.settings["api"]["token"])
+        with client.http:
+            yield running, client
+
+
+def verified(client: Client, sweep: Sweep, console: Console) -> tuple[Run, float]:
+    """Trains the first target with the predicted settings.
+
+    Returns:
+        The run and its loss.
+
+    Raises:
+        DemoError: it did not finish.
+    """
+    run = wait(client, client.verify(sweep.id, sweep.spec.targets[0].name).id, console)
+    if run.state != RunState.FINISHED or run.loss is None:
+        raise DemoError(f"the target's run {run.id} is {run.state}: {run.reason}")
+    return run, run.loss
+
+
+def planned(client: Client, spec: dict[str, Any]) -> Plan:
     """The plan, once the orchestrator has timed this machine."""
     end = time.monotonic() + CALIBRATION_SECONDS
     plan = client.plan(spec)
@@ -80,8 +103,8 @@ def _plan(client: Client, spec: dict[str, Any]) -> Plan:
     return plan
 
 
-def _ports() -> list[str]:
-    """Other ports where the usual ones are taken."""
+def free_ports() -> list[str]:
+    """Settings of other ports where the usual ones are taken."""
     found = []
     if not port_is_free(API_PORT):
         found.append(f"api.port={free_port()}")
@@ -90,9 +113,10 @@ def _ports() -> list[str]:
     return found
 
 
-def _result(client: Client, sweep: Sweep, best: Optimum, run: Run, seconds: float) -> dict[str, Any]:
+def _result(
+    client: Client, sweep: Sweep, best: Optimum, run: Run, measured: float, seconds: float
+) -> dict[str, Any]:
     """What ``result.json`` holds."""
-    assert run.loss is not None
     target = sweep.spec.targets[0]
     one, fits = best.prediction, client.fits(sweep.id)
     first, last = _first(client, sweep, fits).predictions[target.name], fits[-1].predictions[target.name]
@@ -103,14 +127,14 @@ def _result(client: Client, sweep: Sweep, best: Optimum, run: Run, seconds: floa
         "predicted": one.loss,
         "low": one.low,
         "high": one.high,
-        "measured": run.loss,
-        "inside": one.low <= run.loss <= one.high,
+        "measured": measured,
+        "inside": one.low <= measured <= one.high,
         "interval_first": first.high - first.low,
         "interval_last": last.high - last.low,
         "lr": one.at["lr"],
         "batch": int(one.at["batch"]),
         "target": dict(target.at),
-        "relative_error": abs(one.loss / run.loss - 1.0),
+        "relative_error": abs(one.loss / measured - 1.0),
         "extrapolation": one.extrapolation,
         "diverged": sweep.counts[RunState.DIVERGED],
         "fits": len(fits),

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sweeps.answers import Optimum, Prediction, Setting, Split
 from sweeps.plan import Plan
-from sweeps.runs import TERMINAL, Run, RunState, Sweep
+from sweeps.runs import TERMINAL, Decision, Run, RunState, Sweep
 from sweeps.spec import Config, SweepSpec
 
 COLORS = {
@@ -141,14 +141,13 @@ def sweep(one: Sweep, predictions: Mapping[str, Prediction]) -> RenderableType:
     return facts(rows)
 
 
-def runs(spec: SweepSpec, found: Sequence[Run]) -> Table:
-    """A list of runs."""
+def runs(spec: SweepSpec, found: Sequence[Run]) -> RenderableType:
+    """A list of runs, and why some of them ended as they did."""
     axes = [name for name, axis in spec.space.items() if len(axis.values) > 1]
     numbers = ("run", *axes, "FLOPs", "done", "seconds", "loss")
     made = table("run", "state", *axes, "FLOPs", "done", "seconds", "loss", "", right=numbers)
     for run in found:
         done = "100%" if run.state == RunState.FINISHED else f"{min(1.0, run.step / run.cost.steps):.0%}"
-        note = " ".join(part for part in (run.target and f"target {run.target}", run.reason) if part)
         made.add_row(
             str(run.id),
             state(run.state),
@@ -157,8 +156,21 @@ def runs(spec: SweepSpec, found: Sequence[Run]) -> Table:
             done,
             f"{run.seconds:.1f}",
             "-" if run.loss is None else f"{run.loss:.4f}",
-            note,
+            f"target {run.target}" if run.target else "",
         )
+    reasons = [Text(f"run {run.id}: {run.reason}") for run in found if run.reason]
+    return Group(made, "", *reasons) if reasons else made
+
+
+def decisions(found: Sequence[Decision]) -> Table:
+    """Why runs were chosen; strategies that do not ask what a run will tell leave two columns empty."""
+    made = table("run", "expected half-width", "of what was left", right=("run", "of what was left"))
+    made.add_column("why")
+    for one in found:
+        told = one.expected
+        narrowing = f"{told['half_width_before']:.2%} to {told['half_width_after']:.2%}" if told else "-"
+        share = f"{told['budget_share']:.2%}" if told else "-"
+        made.add_row(str(one.run_id), narrowing, share, one.reason)
     return made
 
 

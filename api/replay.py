@@ -120,11 +120,8 @@ def _play(
     with _progress() as tell:
 
         def during(strategy: str, share: float, repeat: int, runs: int, spent: float) -> None:
-            words = f"{title}: {strategy} at {100 * share:.3g}%, repeat {repeat + 1} of {repeats}"
-            tell(
-                f"{words}: {runs} runs bought, {spent:.0%} spent; {len(scores)} of {total} replays done",
-                False,
-            )
+            words = f"{title}: {strategy} at {100 * share:.3g}%, repeat {repeat + 1}: {runs} runs"
+            tell(f"{words}, {spent:.0%} spent ({len(scores)} of {total} done)", False)
 
         try:
             for one in campaign(task, strategies, shares, repeats, seed, during):

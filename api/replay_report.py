@@ -16,6 +16,7 @@ from sweeps.replay import Task
 from sweeps.replay_score import Score, Spread, Summary, Unanswered, equal, summarise
 
 Document = dict[str, Any]
+Columns = tuple[tuple[str, Callable[[Any], str], str], ...]  # head, how a figure is written, its key
 
 REFERENCE = "informative"  # held against the others at equal error, where it takes part
 
@@ -47,9 +48,12 @@ def tables(found: Document, title: str) -> RenderableType:
         ("asked", found["asked"]["words"]),
         ("laws", ", ".join(found["laws"])),
     ]
-    parts: list[RenderableType] = [render.facts(rows), "", _results(found["results"])]
+    parts: list[RenderableType] = [render.facts(rows)]
+    if any(one[key] is not None for one in found["results"] for _, _, key in ANSWERS):
+        parts += ["", Text("answers", "bold"), _results(found["results"], ANSWERS)]
+    parts += ["", Text("intervals and compute", "bold"), _results(found["results"], COMPUTE)]
     if needs := found["equal"]["needs"]:
-        parts += ["", *_equal(needs, found["equal"]["reference"])]
+        parts += _equal(needs, found["equal"]["reference"])
     notes = [(f"warning {one['code']}", Text(one["message"], "yellow")) for one in found["warnings"]]
     notes += [
         ("no answer", Text(f"{strategy} at {share:.3g} of the cost: {reason}", "yellow"))
@@ -62,14 +66,14 @@ def tables(found: Document, title: str) -> RenderableType:
     return Group(*parts)
 
 
-def _results(results: Sequence[Document]) -> RenderableType:
+def _results(results: Sequence[Document], columns: Columns) -> RenderableType:
     """One line for each strategy and budget, without the figures that none of them has."""
-    shown = [(name, of, key) for name, of, key in COLUMNS if any(one[key] is not None for one in results)]
+    shown = [one for one in columns if any(line[one[2]] is not None for line in results)]
     names = ["strategy", "budget", *(name for name, _, _ in shown)]
     made = render.table(*names, right=names[1:])
-    for one in results:
-        cells = ["-" if one[key] is None else of(one[key]) for _, of, key in shown]
-        made.add_row(one["strategy"], _percent(one["share"]), *cells)
+    for line in results:
+        cells = ["-" if line[key] is None else of(line[key]) for _, of, key in shown]
+        made.add_row(line["strategy"], _percent(line["share"]), *cells)
     return made
 
 
@@ -77,26 +81,25 @@ def _percent(value: float) -> str:
     return f"{100.0 * value:.3g}%"
 
 
-def _of(part: str, form: Callable[[float], str]) -> Callable[[Mapping[str, float]], str]:
-    return lambda spread: form(spread[part])
+def _both(form: str) -> Callable[[Mapping[str, float]], str]:
+    return lambda spread: f"{spread['mean']:{form}} ({spread['worst']:{form}})"
 
 
 def _seconds(value: float) -> str:
     return f"{1e3 * value:.3g} ms" if value < 1.0 else f"{value:.3g} s"
 
 
-COLUMNS: tuple[tuple[str, Callable[[Any], str], str], ...] = (
+ANSWERS: Columns = (
+    ("R^2 (worst)", _both(".3f"), "r2"),
+    ("error (worst)", _both(".2%"), "error"),
+    ("regret % (worst)", _both(".3f"), "regret"),
+)
+COMPUTE: Columns = (
+    ("+-", lambda spread: f"{spread['mean']:.2%}", "width"),
+    ("in 90 %", lambda value: f"{value:.0%}", "coverage"),
+    ("best in", lambda value: f"{value:.0%}", "best_held"),
     ("runs", lambda value: f"{value:.0f}", "runs"),
     ("spent", _percent, "spent"),
-    ("R^2", _of("mean", lambda value: f"{value:.3f}"), "r2"),
-    ("worst", _of("worst", lambda value: f"{value:.3f}"), "r2"),
-    ("error", _of("mean", lambda value: f"{value:.2%}"), "error"),
-    ("worst ", _of("worst", lambda value: f"{value:.2%}"), "error"),
-    ("+-", _of("mean", lambda value: f"{value:.2%}"), "width"),
-    ("regret", _of("mean", lambda value: f"{value:.3f}%"), "regret"),
-    ("worst  ", _of("worst", lambda value: f"{value:.3f}%"), "regret"),
-    ("in 90 %", lambda value: f"{value:.0%}", "coverage"),
-    ("best in 90 %", lambda value: f"{value:.0%}", "best_held"),
     ("decision", _seconds, "seconds"),
     ("refit", _seconds, "refit"),
 )
@@ -107,6 +110,7 @@ def _equal(needs: Sequence[Document], reference: str) -> Iterator[RenderableType
     for measure in dict.fromkeys(one["measure"] for one in needs):
         of = [one for one in needs if one["measure"] == measure]
         shares = list(dict.fromkeys(one["share"] for one in of))
+        yield ""
         yield Text(f"compute for the {measure} of {reference}, over what it spent", "bold")
         heads = [f"at {_percent(share)}" for share in shares]
         made = render.table("strategy", *heads, right=heads)

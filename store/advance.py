@@ -27,9 +27,9 @@ from store.models import (
     to_observation,
 )
 from store.timings import read_timings
-from sweeps.cost import Cost, SecondsModel, fit_seconds
+from sweeps.cost import SecondsModel, fit_seconds
 from sweeps.errors import NotFound
-from sweeps.runs import TERMINAL, Decision, Observation, Role, RunState, SweepState
+from sweeps.runs import TERMINAL, Decision, Role, RunState, SweepState
 from sweeps.scheduler import MIN_FIT, Look, Step, step
 from sweeps.spec import Config, SweepSpec, parse
 
@@ -53,7 +53,8 @@ class Known:
 
 
 def advance(sessions: Sessions, sweep_id: int, slots: int) -> bool:
-    """Refits a running sweep, starts the runs that are worth it, and ends it when none is.
+    """Refits a running sweep, starts the runs that are worth it, stops those that are not worth their
+    remaining cost, and ends the sweep when there is nothing left to run.
 
     Doing it twice, or at once in two processes, changes nothing: what follows from a set of ended runs is
     written once, and only if no other turn has started runs in the meantime. Running runs take part by what
@@ -128,7 +129,7 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         return None
     # One statement, so that the ended runs and their observations belong together.
     rows = session.execute(
-        select(RunRow.id, RunRow.state, RunRow.config, RunRow.cost, ObservationRow.loss, RunRow.out_of_memory)
+        select(RunRow.id, RunRow.state, RunRow.config, RunRow.out_of_memory, ObservationRow)
         .outerjoin(ObservationRow, ObservationRow.run_id == RunRow.id)
         .where(RunRow.sweep_id == sweep_id, RunRow.role == Role.PROXY)
         .order_by(RunRow.id)
@@ -138,25 +139,21 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         .where(ObservationRow.sweep_id == sweep_id, ObservationRow.run_id.is_(None))
         .order_by(ObservationRow.id)
     ).all()
+    observed = [row for *_, row in rows if row is not None]
+    known = {row.run_id for row in observed}
     spec = parse(sweep.spec, stored=True)
     ended = [run_id for run_id, state, *_ in rows if state in TERMINAL]
     key = _key(spec, ended, [row.id for row in imported])
     if session.scalar(select(FitRow.id).where(FitRow.sweep_id == sweep_id, FitRow.key == key)) is not None:
         return None
     by_state: dict[RunState, list[Config]] = {state: [] for state in RunState}
-    for _, state, config, *_ in rows:
-        by_state[state].append(config)
+    for run_id, state, config, *_ in rows:
+        if run_id not in known:
+            by_state[state].append(config)
     used = totals(session, [sweep_id]).get(sweep_id, Totals())
     look = Look(
         spec=spec,
-        observations=[
-            *(
-                Observation(config, Cost(**cost), loss, run_id)
-                for run_id, _, config, cost, loss, _ in rows
-                if loss is not None
-            ),
-            *(to_observation(row) for row in imported),
-        ],
+        observations=[to_observation(row) for row in (*observed, *imported)],
         diverged=by_state[RunState.DIVERGED],
         barred=by_state[RunState.FAILED] + by_state[RunState.CANCELLED],
         pending=by_state[RunState.QUEUED] + by_state[RunState.RUNNING],
@@ -164,7 +161,7 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         slots=slots,
         seconds=fit_seconds(read_timings(session)),
         out_of_memory=[
-            config for _, state, config, _, _, too_large in rows if too_large and state == RunState.FAILED
+            config for _, state, config, too_large, _ in rows if too_large and state == RunState.FAILED
         ],
     )
     return Known(look, key, sweep.revision, len(rows), len(ended))
@@ -180,14 +177,16 @@ def _foresee(sessions: Sessions, sweep_id: int, look: Look) -> Look:
         return look
     pending = list(look.pending)
     # A run that has started or ended since the look was taken stays what it was then.
-    found = [one for one in forecasts.forecasts(sessions, sweep_id, look.spec) if one.config in pending]
-    for one in found:
+    known = forecasts.forecasts(sessions, sweep_id, look.spec)
+    found = [(one, ahead) for one, ahead in known if one.config in pending]
+    for one, _ in found:
         pending.remove(one.config)
     return replace(
         look,
-        observations=[*look.observations, *found],
+        observations=[*look.observations, *(one for one, _ in found)],
         pending=pending,
         slots=look.slots - len(found),
+        ahead={one.run_id: ahead for one, ahead in found if one.run_id is not None},
     )
 
 
@@ -216,6 +215,10 @@ def _write(session: Session, sweep_id: int, known: Known, result: Step) -> bool:
     if result.ensemble is not None:
         told = {"fit_id": fit_id, "n_observations": n, "predictions": fits.summary(result.predictions)}
         emit(session, sweep_id, "fit", told)
+    reasons = {one.run_id: one.reason for one in result.halts}
+    for one in known.look.coming:
+        if one.run_id in reasons:  # unless it has just ended by itself
+            lifecycle.halt(session, sweep_id, one, reasons[one.run_id])
     start(session, sweep_id, spec, result.decisions, known.look.seconds, fit_id)
     if result.stop is not None and known.n_runs == known.n_terminal and not result.decisions:
         lifecycle.finish(session, sweep_id, result.stop)

@@ -35,15 +35,18 @@ def forecast(
     return running.forecast_run(spec, run, points, others, until=until, level=level)
 
 
-def forecasts(sessions: Sessions, sweep_id: int, spec: SweepSpec) -> list[Observation]:
-    """Running proxies as observations of what they will end at, as far as their curves allow."""
+def forecasts(sessions: Sessions, sweep_id: int, spec: SweepSpec) -> list[tuple[Observation, float]]:
+    """Running proxies as observations of what they will end at, as far as their curves allow, each with the
+    share of its steps that is still ahead."""
     active = list_runs(sessions, sweep_id, RunState.RUNNING, Role.PROXY, limit=MOST_RUNS)
     finished = list_runs(sessions, sweep_id, RunState.FINISHED, limit=MOST_RUNS) if active else []
-    found = (
-        running.observe(spec, run, _points(sessions, spec, [run, *others], BRIEF_POINTS), others)
-        for run, others in running.furthest(active, finished)
-    )
-    return [one for one in found if one is not None]
+    found = []
+    for run, others in running.furthest(active, finished):
+        points = _points(sessions, spec, [run, *others], BRIEF_POINTS)
+        one = running.observe(spec, run, points, others)
+        if one is not None:
+            found.append((one, max(0.0, 1.0 - run.step / run.cost.steps)))
+    return found
 
 
 def _points(sessions: Sessions, spec: SweepSpec, runs: Sequence[Run], most: int) -> dict[int, list[Point]]:

@@ -31,7 +31,8 @@ class StoredObservation:
 
     Args:
         run_id: the run it came from, None when it was imported.
-        provenance: where it comes from, in words.
+        provenance: where it comes from, in words; ``forecast`` for a run that was stopped early.
+        deviation: standard deviation of ln loss beyond that of a finished run, 0 unless it is a forecast.
     """
 
     id: int
@@ -41,6 +42,7 @@ class StoredObservation:
     cost: Cost
     loss: float
     provenance: str
+    deviation: float
     created_at: datetime
 
 
@@ -136,6 +138,7 @@ def _stored(row: ObservationRow) -> StoredObservation:
         cost=Cost(**row.cost),
         loss=row.loss,
         provenance=row.provenance,
+        deviation=row.deviation,
         created_at=row.created_at,
     )
 

@@ -1,19 +1,22 @@
-"""Every change of state of a sweep: one guarded UPDATE each, with its event in the same transaction."""
+"""Every change of state of a sweep: one guarded UPDATE each, with its event in the same transaction.
+
+Here are also the ends of runs that no worker reports.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import case, select, update
+from sqlalchemy import ColumnElement, case, insert, select, update
 from sqlalchemy.orm import Session
 
 from store import db
 from store.events import emit, emit_all, event, told
-from store.models import Json, RunRow, SweepRow
+from store.models import Json, ObservationRow, RunRow, SweepRow
 from store.queue import FREE, UNSYNCED
 from sweeps.errors import IllegalTransition, NotFound
-from sweeps.runs import RunState, SweepState
+from sweeps.runs import Observation, RunState, SweepState
 from sweeps.spec import SweepSpec, to_dict
 
 LIVE = (SweepState.RUNNING, SweepState.PAUSED)
@@ -49,19 +52,55 @@ def cancel(session: Session, sweep_id: int) -> None:
         NotFound: no such sweep.
         IllegalTransition: when it has ended already.
     """
-    moment, reason = db.now(), "cancelled by a user"
-    _move(session, sweep_id, LIVE, "cancelled", state=SweepState.CANCELLED, reason=reason, finished_at=moment)
+    reason = "cancelled by a user"
+    ended = {"state": SweepState.CANCELLED, "reason": reason, "finished_at": db.now()}
+    _move(session, sweep_id, LIVE, "cancelled", **ended)
+    _cancel_runs(session, sweep_id, reason, RunRow.state.in_(ACTIVE))
+    emit(session, sweep_id, "sweep_cancelled", {"reason": reason})
+
+
+def halt(session: Session, sweep_id: int, known: Observation, reason: str) -> bool:
+    """Ends a running run and keeps what it was forecast to end at as an observation.
+
+    Its worker is told as for any other cancelled run.
+
+    Args:
+        known: the run as it is forecast.
+
+    Returns:
+        False when it is not running any more; then nothing changes.
+    """
+    running = (RunRow.id == known.run_id, RunRow.state == RunState.RUNNING)
+    if not _cancel_runs(session, sweep_id, reason, *running):
+        return False
+    session.execute(
+        insert(ObservationRow).values(
+            sweep_id=sweep_id,
+            run_id=known.run_id,
+            config=known.config,
+            cost=asdict(known.cost),
+            loss=known.loss,
+            deviation=known.deviation,
+            provenance=known.provenance,
+        )
+    )
+    return True
+
+
+def _cancel_runs(session: Session, sweep_id: int, reason: str, *which: ColumnElement[bool]) -> int:
+    """Ends runs of a sweep, and says how many."""
     rows = session.execute(
         update(RunRow)
-        .where(RunRow.sweep_id == sweep_id, RunRow.state.in_(ACTIVE))
-        .values(state=RunState.CANCELLED, reason=reason, finished_at=moment, **FREE)
+        .where(RunRow.sweep_id == sweep_id, *which)
+        .values(state=RunState.CANCELLED, reason=reason, finished_at=db.now(), **FREE)
         .returning(RunRow.id, RunRow.config, RunRow.loss)
         .execution_options(**UNSYNCED)
     ).all()
-    ended = [
-        event(sweep_id, "run_cancelled", told(config, loss, reason), run_id) for run_id, config, loss in rows
-    ]
-    emit_all(session, [*ended, event(sweep_id, "sweep_cancelled", {"reason": reason})])
+    emit_all(
+        session,
+        [event(sweep_id, "run_cancelled", told(config, loss, reason), id_) for id_, config, loss in rows],
+    )
+    return len(rows)
 
 
 def extend(session: Session, sweep_id: int, spec: SweepSpec, reopen: bool) -> None:

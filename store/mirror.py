@@ -6,6 +6,7 @@ again; nothing is skipped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -46,6 +47,7 @@ class MirrorRun:
         seq: with them everything up to this number is shown.
         more: there are points after these; the run is not to be closed yet.
         reason: why the scheduler chose it, None for a target.
+        expected: what the scheduler expected it to narrow, as in ``Decision``.
     """
 
     run: Run
@@ -55,6 +57,7 @@ class MirrorRun:
     seq: int
     more: bool
     reason: str | None
+    expected: Mapping[str, float]
 
 
 def lead(sessions: Sessions, work: str, owner: str, lease_seconds: float) -> bool:
@@ -124,7 +127,7 @@ def unmirrored_runs(sessions: Sessions, limit: int = 100, points: int = 1000) ->
         RunRow.mirror_seq < RunRow.last_seq,
     )
     statement = (
-        select(RunRow, SweepRow.mirror_id, DecisionRow.reason)
+        select(RunRow, SweepRow.mirror_id, DecisionRow.reason, DecisionRow.expected)
         .join(SweepRow, SweepRow.id == RunRow.sweep_id)
         .outerjoin(DecisionRow, DecisionRow.id == RunRow.decision_id)
         .where(and_(SweepRow.mirror_id.is_not(None), begun, stale))
@@ -133,11 +136,12 @@ def unmirrored_runs(sessions: Sessions, limit: int = 100, points: int = 1000) ->
     )
     found = []
     with reading(sessions) as session:
-        for row, parent_id, reason in session.execute(statement).all():
+        for row, parent_id, reason, expected in session.execute(statement).all():
             waiting = _points(session, row, points) if row.mirror_seq < row.last_seq else []
             more, shown = len(waiting) > points, waiting[:points]
             seq = shown[-1].seq if more else row.last_seq
-            found.append(MirrorRun(to_run(row), str(parent_id), row.mirror_id, shown, seq, more, reason))
+            told = (reason, expected or {})
+            found.append(MirrorRun(to_run(row), str(parent_id), row.mirror_id, shown, seq, more, *told))
     return found
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -194,6 +195,7 @@ POINTS = cast(Table, PointRow.__table__)
 class ObservationRow(Base):
     """What the laws are fitted to; a run gives at most one.
 
+    ``deviation`` is that of ln loss, 0 unless the run was stopped early and its loss is a forecast.
     ``digest`` stands for the content of an imported one, so that importing it again changes nothing; it is
     NULL where ``run_id`` is not.
     """
@@ -207,6 +209,7 @@ class ObservationRow(Base):
     config: Mapped[Json]
     cost: Mapped[Json]
     loss: Mapped[float]
+    deviation: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     provenance: Mapped[str]
     digest: Mapped[str | None] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -299,7 +302,7 @@ def to_run(row: RunRow) -> Run:
 
 def to_observation(row: ObservationRow) -> Observation:
     """The record of a row."""
-    return Observation(row.config, Cost(**row.cost), row.loss, row.run_id, row.provenance)
+    return Observation(row.config, Cost(**row.cost), row.loss, row.run_id, row.provenance, row.deviation)
 
 
 def to_point(row: PointRow) -> Point:

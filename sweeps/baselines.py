@@ -23,7 +23,7 @@ def random(at: Situation) -> Iterator[Pick]:
 
 
 def grid(at: Situation) -> Iterator[Pick]:
-    """Affordable candidates in even strides from a random start; others where one can no longer be paid for."""
+    """Affordable candidates in even strides from a random start; any for those that turn out too dear."""
     open_ = np.flatnonzero(at.prices.affordable(at.budget))
     wanted = min(at.wanted, len(open_))
     strides = (at.rng.uniform() + np.arange(wanted)) * len(open_) / max(wanted, 1)
@@ -72,7 +72,7 @@ def two_term(at: Situation) -> Iterator[Pick]:
     n = len(answers[0])
     seen = []
     for belief in at.family:
-        rows, _ = features([replace(belief, weight=1.0)], at.frame, at.targets)
+        rows, _ = _alone(belief, at, at.targets)
         seen.append(_prospect(belief, at, Question(rows, np.full(n, 1.0 / n), ("loss",) * n)))
 
     def gain(seen: Sequence[Prospect]) -> Array:
@@ -120,14 +120,18 @@ def told_between(weights: Array, predicted: Array, answers: Array, seen: Sequenc
 
 def _prospect(belief: Belief, at: Situation, asked: Question) -> Prospect:
     """What one law knows, pending runs counting as observed."""
-    alone = [replace(belief, weight=1.0)]
-    found = Prospect.of(*features(alone, at.frame, at.candidates), asked)
+    found = Prospect.of(*_alone(belief, at, at.candidates), asked)
     if at.pending is not None:
-        rows, variance = features(alone, at.frame, at.pending)
+        rows, variance = _alone(belief, at, at.pending)
         left = np.ones(len(rows)) if at.left is None else at.left
         for row, noise, part in zip(rows, variance, left, strict=True):
             found = found.observe(row, float(noise / part))
     return found
+
+
+def _alone(belief: Belief, at: Situation, x: Columns) -> tuple[Array, Array]:
+    """Features (n, f) and noise variance (n,) by one law."""
+    return features([replace(belief, weight=1.0)], at.frame, x)
 
 
 def _values(belief: Belief, x: Columns) -> Array:

@@ -15,8 +15,8 @@ from sweeps.model import Frame
 from sweeps.runs import Spent
 
 EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # of cost in the score that are rehearsed
-HORIZON = 32  # picks of a rehearsal
-SCREENED = 256  # candidates that each exponent rehearses with
+HORIZON = 20  # picks of a rehearsal
+SCREENED = 192  # candidates that each exponent rehearses with
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class Situation:
         wanted: runs at most.
         rng: of strategies that draw.
         weights: of the question's parts (see ``sweeps.design.question``).
+        patience: the least by which a run must narrow the question, relative, for ``informative``.
     """
 
     family: Sequence[Belief]
@@ -79,6 +80,7 @@ class Situation:
     wanted: int
     rng: np.random.Generator
     weights: Mapping[str, float] = field(default_factory=dict)
+    patience: float = 0.0
 
     @cached_property
     def prospect(self) -> Prospect:
@@ -115,7 +117,7 @@ class Pick:
         """By how much it narrows the question, relative."""
         if self.before is None or self.after is None:
             return 0.0
-        return 1.0 - float(np.sqrt(max(0.0, self.after.total) / self.before.total))
+        return _narrowing(self.before.total, self.after.total)
 
 
 def informative(at: Situation) -> Iterator[Pick]:
@@ -127,12 +129,25 @@ def informative(at: Situation) -> Iterator[Pick]:
     the one with the least variance left is taken.
     """
     if at.wanted > 0:
-        exponent = _best_exponent(at.prospect, at.prices, at.budget)
-        yield from _greedy(at.prospect, at.prices, at.budget, at.wanted, exponent)
+        exponent = _best_exponent(at)
+        yield from greedy(at.prospect, at.prices, at.budget, at.wanted, exponent, at.patience)
 
 
-def _best_exponent(prospect: Prospect, prices: Prices, budget: Spent) -> float:
+def worth(at: Situation) -> float:
+    """By how much the best affordable run would narrow the question, relative."""
+    gain = np.where(at.prices.affordable(at.budget), at.prospect.gain(), 0.0)
+    total = at.prospect.total
+    return _narrowing(total, total - float(gain.max(initial=0.0)))
+
+
+def _narrowing(before: float, after: float) -> float:
+    """By how much a standard deviation falls, relative; 0 where nothing is left to know."""
+    return 1.0 - float(np.sqrt(max(0.0, after) / before)) if before > 0.0 else 0.0
+
+
+def _best_exponent(at: Situation) -> float:
     """The exponent whose picks leave the least variance."""
+    prospect, prices, budget = at.prospect, at.prices, at.budget
     open_ = np.flatnonzero(prices.affordable(budget))
     if len(open_) == 0:
         return EXPONENTS[-1]
@@ -143,23 +158,26 @@ def _best_exponent(prospect: Prospect, prices: Prices, budget: Spent) -> float:
         best = open_[np.argpartition(-gain / share**exponent, most - 1)[:most]]
         # Beside the best by themselves some of every kind: what tells most changes with every run taken.
         best = np.union1d(best, open_[:: max(1, len(open_) // SCREENED)])
-        total = np.inf
-        for pick in _greedy(prospect.among(best), prices.among(best), budget, HORIZON, exponent):
+        total = prospect.total
+        some = prospect.among(best), prices.among(best)
+        for pick in greedy(*some, budget, HORIZON, exponent, at.patience):
             assert pick.after is not None
             total = pick.after.total
         left.append(total)
     return EXPONENTS[int(np.argmin(left))]
 
 
-def _greedy(
-    prospect: Prospect, prices: Prices, budget: Spent, wanted: int, exponent: float
+def greedy(
+    prospect: Prospect, prices: Prices, budget: Spent, wanted: int, exponent: float, patience: float = 0.0
 ) -> Iterator[Pick]:
+    """Picks by score among the affordable runs that are worth it."""
     free, cost = np.ones(len(prices.flops), dtype=bool), prices.share(budget) ** exponent
     for _ in range(wanted):
-        open_ = free & prices.affordable(budget)
+        gain, least = prospect.gain(), (1.0 - (1.0 - patience) ** 2) * prospect.total
+        open_ = free & prices.affordable(budget) & (gain >= least)
         if not open_.any():
             return
-        score = np.where(open_, prospect.gain() / cost, -np.inf)
+        score = np.where(open_, gain / cost, -np.inf)
         best = int(np.argmax(score))
         after = prospect.take(best)
         yield Pick(best, float(score[best]), prospect, after)

@@ -63,5 +63,13 @@ def problems(
             yield Problem("laws.names", given, "columns above 0 in the space and at the targets")
 
 
+def asked(names: Sequence[str], space: Mapping[str, Axis]) -> list[str]:
+    """What a sweep asks about: the loss, the optimum of each hyperparameter that varies, and the split of
+    compute where a law tells one (a law that is registered no more may have told one)."""
+    optimal = sorted({name for name, axis in space.items() if len({*axis.values}) > 1} - SCALE - {"seed"})
+    splits = any(name not in LAWS or LAWS[name].split is not None for name in names)
+    return ["loss", *optimal, *(["split"] if splits else [])]
+
+
 def _at(column: str, targets: Sequence[Mapping[str, float]]) -> Iterator[float]:
     return (at[column] for at in targets if column in at)

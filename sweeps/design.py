@@ -161,10 +161,9 @@ def features(family: Sequence[Belief], frame: Frame, x: Columns) -> tuple[Array,
     far = 0.0 if frame.misfit is None else frame.misfit.distance(x)
     blocks, values, variances = [], [], []
     for belief in family:
-        value, gradient = belief.model.evaluate(belief.theta, x)
+        value, gradient, height = belief.model.survey(belief.theta, x)
         blocks.append(np.sqrt(belief.weight) * (gradient @ _root(belief.covariance)))
         values.append(value + belief.loss_centre)
-        height = belief.model.height(belief.theta, x)
         apart = belief.noise.variance(height) + (belief.noise.misfit * far) ** 2
         variances.append(belief.weight * apart)
     weights = np.array([belief.weight for belief in family])

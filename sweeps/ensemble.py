@@ -24,7 +24,7 @@ from sweeps.surface import Surface, surface
 CUTS = (0.6, 0.8)  # shares of the runs, by compute, that a hold-out fit sees
 MIN_HELD, MIN_SEEN = 2, 8
 DRAWS, FEW = 240, 16  # posterior draws over all fits, and of a fit that weighs little
-UNTESTED, TRUST = 2.0, 4.0  # stretch before any run was held out, worth so many held-out runs
+UNTESTED, TRUST = 1.5, 4.0  # stretch before any run was held out, worth so many held-out runs
 NEGLIGIBLE = 1e-3  # weight below which a fit is left out of the answers
 
 
@@ -57,7 +57,7 @@ class Ensemble:
         runs: ids of the runs it rests on.
         n: observations.
         largest_flops: of any observed run.
-        forecasts: ids of those among ``runs`` that were still training, see ``sweeps.curves.running``.
+        forecasts: ids of those among ``runs`` that had not finished, see ``sweeps.curves.running``.
     """
 
     members: tuple[Member, ...]
@@ -110,7 +110,7 @@ def fit_ensemble(
     """Fits every law of a sweep and weighs them.
 
     Args:
-        observations: finished proxies; forecasts of running ones count by their precision.
+        observations: finished proxies; forecasts of others count by their precision.
         frame_: of the columns; by default centred on the space.
 
     Raises:

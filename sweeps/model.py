@@ -95,12 +95,17 @@ class Model:
 
     def evaluate(self, theta: Array, x: Columns) -> tuple[Array, Array]:
         """ln L (..., n) and its gradient (..., n, p + w) at theta (..., p + w)."""
+        return self.survey(theta, x)[:2]
+
+    def survey(self, theta: Array, x: Columns) -> tuple[Array, Array, Array]:
+        """As ``evaluate``, and the height of the bowl (..., n)."""
         value, gradient = self.law.evaluate(theta[..., : self.split], x)
         features, first = x.get(FEATURES), len(self.parameters)
         parts = [gradient]
         if features is not None:
             last = first + features.shape[1]
             value = value + theta[..., first:last] @ features.T
+        height = np.zeros(value.shape)
         if self.surface.axes:
             height, slope = self.surface.evaluate(theta[..., self.split : first], x)
             deeper = self._deeper(theta, x)
@@ -111,7 +116,7 @@ class Model:
             parts.append(np.broadcast_to(features, (*gradient.shape[:-1], features.shape[1])))
             if self.surface.axes:
                 parts.append(height[..., None] * features[:, :BOWL_FEATURES])
-        return value, np.concatenate(parts, axis=-1) if len(parts) > 1 else gradient
+        return value, np.concatenate(parts, axis=-1) if len(parts) > 1 else gradient, height
 
     def log_loss(self, theta: Array, x: Columns) -> Array:
         """ln L (..., n) alone."""

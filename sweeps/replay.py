@@ -17,11 +17,13 @@ from sweeps.laws.base import Array, Columns
 from sweeps.posterior import Posterior
 from sweeps.problem import Problem
 from sweeps.runs import Spent
-from sweeps.strategies import STRATEGIES
+from sweeps.spec import Stop
+from sweeps.strategies import BLIND, STRATEGIES
 
 FIRST, FIRST_SHARE = 8, 0.25  # runs before the first fit, and of the budget they may take
 LEAST_BATCH, BATCH_SHARE = 4, 0.125  # runs between two fits: at least so many, or so much of those known
 LEAST = 3  # runs that a fit takes
+PATIENCE = Stop().patience  # as sweeps have it
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def _picks(
     open_ = np.setdiff1d(np.arange(len(task.flops)), bought)
     open_ = open_[task.flops[open_] <= left]
     wanted = FIRST if first else max(LEAST_BATCH, int(BATCH_SHARE * len(bought)))
+    if strategy in BLIND:
+        wanted, first = len(open_), False
     family = beliefs(problem.models, problem.frame, ensemble)
     at = Situation(
         family=family,
@@ -165,6 +169,7 @@ def _picks(
         wanted=wanted,
         rng=rng,
         weights={"split": 0.0},
+        patience=0.0 if first else PATIENCE,
     )
     return [int(open_[pick.index]) for pick in STRATEGIES[strategy](at)]
 

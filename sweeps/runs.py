@@ -23,7 +23,7 @@ class RunState(StrEnum):
     FINISHED = "finished"  # trained to its end
     DIVERGED = "diverged"  # a result: it bounds the learning rate
     FAILED = "failed"  # every attempt broke
-    CANCELLED = "cancelled"  # ended by a user or by the budget
+    CANCELLED = "cancelled"  # ended by a user, by the budget, or for telling too little
 
 
 TERMINAL = frozenset({RunState.FINISHED, RunState.DIVERGED, RunState.FAILED, RunState.CANCELLED})
@@ -57,14 +57,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Observation:
-    """What a law is fitted to: one finished run, or one that trains and whose final loss is forecast.
+    """What a law is fitted to: a finished run, or one that trains or was stopped, with its loss forecast.
 
     Args:
         config: value of every axis.
         cost: parameter counts, FLOPs and the rest, from the shape.
         loss: final value of the sweep's metric.
         run_id: the run it came from, None when it was imported.
-        provenance: where it comes from, in words; ``forecast`` for a run that still trains.
+        provenance: where it comes from, in words; ``forecast`` for a run that has not finished.
         deviation: standard deviation of ln loss beyond that of a finished run, 0 for a finished one.
     """
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
 from sweeps.answers import Prediction, predict, settings
 from sweeps.bounds import configurations
-from sweeps.choice import Pick, Prices, Situation
+from sweeps.choice import Pick, Prices, Situation, worth
 from sweeps.cost import SecondsModel
 from sweeps.design import beliefs
 from sweeps.ensemble import Ensemble, fit_ensemble, precisions
+from sweeps.halting import Halt, halts
 from sweeps.model import Frame, frame, models
 from sweeps.posterior import Posterior
 from sweeps.reasons import HALF_WIDTH, explain
@@ -34,10 +35,11 @@ class Look:
     """What the scheduler may look at.
 
     Args:
-        observations: finished proxies, and running ones whose final loss is forecast.
+        observations: finished proxies, and running or stopped ones whose final loss is forecast.
         diverged: configurations that diverged; they bound the learning rate.
-        barred: that failed or were cancelled, not to be chosen again.
+        barred: that failed or were cancelled with nothing to show for it, not to be chosen again.
         out_of_memory: of these, the ones that needed more memory than there was; they bound the shape.
+        ahead: of each observed run that still trains, by its id: the share of its FLOPs still to be spent.
         pending: queued or running, without those that are forecast.
         remaining: budget less what is spent and reserved; infinite where there is no limit.
         slots: runs that may be queued or running at once, less those that are forecast.
@@ -53,6 +55,12 @@ class Look:
     slots: int
     seconds: SecondsModel | None
     out_of_memory: Sequence[Config] = ()
+    ahead: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def coming(self) -> list[Observation]:
+        """Observed runs that still train."""
+        return [one for one in self.observations if one.run_id in self.ahead]
 
 
 @dataclass(frozen=True)
@@ -64,12 +72,14 @@ class Step:
         predictions: by target name, empty without a fit.
         decisions: runs to start now.
         stop: why nothing further will be started, None to go on.
+        halts: running runs to stop now.
     """
 
     ensemble: Ensemble | None
     predictions: dict[str, Prediction]
     decisions: list[Decision]
     stop: str | None
+    halts: list[Halt] = field(default_factory=list)
 
 
 def step(look: Look, rng: np.random.Generator) -> Step:
@@ -96,8 +106,9 @@ def step(look: Look, rng: np.random.Generator) -> Step:
             [],
             f"the interval is within the tolerance: {widest:.2%} <= {tolerance:.2%}",
         )
-    decisions, stop = decide(look, ensemble, frame_, wanted, rng)
-    return Step(ensemble, predictions, decisions, stop)
+    at, table = _situation(look, ensemble, frame_, wanted, rng)
+    decisions, stop = _choose(look, at, table)
+    return Step(ensemble, predictions, decisions, stop, _halts(look, at))
 
 
 def _before_fit(look: Look, missing: int, rng: np.random.Generator) -> Step:
@@ -147,9 +158,22 @@ def decide(
     Returns:
         The decisions and, when none can be made at all, why.
     """
+    at, table = _situation(look, ensemble, frame_, wanted, rng, part)
+    return _choose(look, at, table)
+
+
+def _situation(
+    look: Look,
+    ensemble: Ensemble | None,
+    frame_: Frame,
+    wanted: int,
+    rng: np.random.Generator,
+    part: float = 1.0,
+) -> tuple[Situation, Table]:
+    """What there is to choose from, and the table of the candidates."""
     spec, remaining, none = look.spec, look.remaining, tabulate_configs(look.spec, [])
     # A run that entered the fit as a forecast counts as pending for the rest of what it will tell.
-    coming = [one for one in look.observations if one.deviation > 0]
+    coming = look.coming
     pending = tabulate_configs(spec, [*look.pending, *(one.config for one in coming)])
     at = Situation(
         family=beliefs(models(spec.laws.names, frame_.surface), frame_, ensemble),
@@ -162,21 +186,35 @@ def decide(
         budget=Spent(remaining.runs, remaining.flops * part, remaining.device_seconds * part),
         wanted=wanted,
         rng=rng,
+        weights=spec.strategy.weights,
+        patience=0.0 if ensemble is None else spec.stop.patience,
     )
     table = _offer(look, at, ensemble)
-    at = replace(at, candidates=frame_.columns(table), prices=_prices(look, table))
+    return replace(at, candidates=frame_.columns(table), prices=_prices(look, table)), table
+
+
+def _choose(look: Look, at: Situation, table: Table) -> tuple[list[Decision], str | None]:
+    """As ``decide``, from a situation."""
+    spec, remaining = look.spec, look.remaining
     if not at.prices.affordable(remaining).any():
         return [], _exhausted(look)
     decisions: list[Decision] = []
     for pick in STRATEGIES[spec.strategy.name](at):
-        if ensemble is not None and pick.before is not None and pick.worth < spec.stop.patience:
-            message = (
-                f"no affordable run narrows the answer by {spec.stop.patience:.2%}; "
-                f"the best by {pick.worth:.2%}"
-            )
-            return decisions, None if decisions or look.pending or coming else message
         decisions.append(_decision(spec, at, table, pick, remaining))
-    return decisions, None
+    if decisions or look.pending or look.coming or at.wanted < 1 or at.patience == 0.0:
+        return decisions, None
+    return [], f"no affordable run narrows the answer by {at.patience:.2%}; the best by {worth(at):.2%}"
+
+
+def _halts(look: Look, at: Situation) -> list[Halt]:
+    """Runs that ``informative`` would not go on with; baselines let every run end."""
+    coming = look.coming
+    if look.spec.strategy.name != "informative" or not coming:
+        return []
+    table = tabulate_configs(look.spec, [one.config for one in coming])
+    whole = _prices(look, table)
+    ahead = np.array([look.ahead[one.run_id] for one in coming if one.run_id is not None])
+    return halts(at, coming, Prices(whole.flops * ahead, whole.seconds * ahead), look.spec)
 
 
 def _decision(spec: SweepSpec, at: Situation, table: Table, pick: Pick, remaining: Spent) -> Decision:

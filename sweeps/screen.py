@@ -17,11 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sweeps.choice import EXPONENTS, Prices, Situation
-from sweeps.choice import _greedy as greedy
-from sweeps.design import Belief
-from sweeps.design import _root as root
-from sweeps.laws.base import Array, Columns
-from sweeps.model import FEATURES, Frame
+from sweeps.design import Belief, features
+from sweeps.laws.base import Array
+from sweeps.model import Frame
 from sweeps.space import Places, Table
 
 Single: TypeAlias = NDArray[np.float32]
@@ -74,7 +72,7 @@ class Outlook:
     """How one law sees candidates, now and after picks to come. Single precision is enough.
 
     Args:
-        belief, spread: the law, and K with K K' = its covariance, (f, f).
+        belief: the law.
         frame: of its columns.
         asked, price: the question with the runs under way, (r, f) and (r,).
         pending: what these have told, (f, t).
@@ -82,7 +80,6 @@ class Outlook:
     """
 
     belief: Belief
-    spread: Single
     frame: Frame
     asked: Single
     price: Single
@@ -94,19 +91,21 @@ class Outlook:
         """As the heaviest law sees it; picks are rehearsed with some of an even cover."""
         belief = replace(max(at.family, key=lambda belief: belief.weight), weight=1.0)
         some = np.unique(np.linspace(0, len(evenly) - 1, min(REHEARSED, len(evenly))).astype(np.intp))
+        prices = prices.among(some)
         alone = replace(at, family=[belief], candidates=at.frame.columns(evenly.take(some)))
         known, ahead = alone.prospect, []
-        # One law does not disagree with itself: its last feature is 0.
-        asked, pending = known.asked.rows[:, :-1], known.taken[:-1]
+        asked, pending = known.asked.rows, known.taken
         for exponent in EXPONENTS:
-            taken = known.taken
-            for pick in greedy(known, prices.among(some), at.budget, AHEAD[-1], exponent):
-                assert pick.after is not None
-                taken = pick.after.taken
-            ahead.append(_single(taken[:-1, pending.shape[1] :]))
+            state, budget, cost = known, at.budget, prices.share(at.budget) ** exponent
+            for _ in range(AHEAD[-1]):
+                open_ = prices.affordable(budget)
+                if not open_.any():
+                    break
+                pick = int(np.argmax(np.where(open_, state.gain() / cost, -np.inf)))
+                state, budget = state.take(pick), budget - prices.spent(pick)
+            ahead.append(_single(state.taken[:, pending.shape[1] :]))
         return cls(
             belief,
-            _single(root(belief.covariance)),
             at.frame,
             _single(asked - (asked @ pending) @ pending.T),
             _single(known.asked.price),
@@ -116,12 +115,10 @@ class Outlook:
 
     def gains(self, table: Table) -> list[list[NDArray[Any]]]:
         """Drop of the question's variance by each row, (n,): for every exponent, before and after picks."""
-        x, model, theta = self.frame.columns(table), self.belief.model, self.belief.theta
-        value, gradient = model.evaluate(theta, x)
-        rows = _single(gradient) @ self.spread
-        noise = _single(_variance(self.belief, self.frame, x, value))
+        exact, noise = features([self.belief], self.frame, self.frame.columns(table))
+        rows = _single(exact)
         now = rows @ self.asked.T
-        known = noise + _square(rows) - _square(rows @ self.pending)
+        known = _single(noise) + _square(rows) - _square(rows @ self.pending)
         first = (now**2 @ self.price) / known
         found = []
         for ahead in self.ahead:
@@ -142,23 +139,6 @@ def _single(values: Array) -> Single:
 def _square(rows: NDArray[Any]) -> NDArray[Any]:
     """Squared length of each row, (n,)."""
     return np.asarray(np.einsum("nf,nf->n", rows, rows))
-
-
-def _variance(belief: Belief, frame: Frame, x: Columns, value: Array) -> Array:
-    """Noise of rows as ``sweeps.design.features`` has it, (n,), at half its price.
-
-    The height of the bowl is not evaluated again: it is what neither law nor misfit explain of ln L.
-
-    Args:
-        value: ln L of the rows.
-    """
-    model, theta = belief.model, belief.theta
-    height, far = value - model.law.log_loss(theta[: model.split], x), np.zeros(1)
-    if frame.misfit is not None:
-        first = len(model.parameters)
-        height = height - x[FEATURES] @ theta[first : first + x[FEATURES].shape[1]]
-        far = frame.misfit.distance(x)
-    return np.asarray(belief.noise.variance(height) + (belief.noise.misfit * far) ** 2)
 
 
 class _Top:

@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from sweeps.axis import STRICT, AxisField
 from sweeps.bounds import ENUMERATED, SAMPLED, configurations
 from sweeps.bounds import problems as out_of_bounds
+from sweeps.columns import asked
 from sweeps.columns import problems as unreadable
 from sweeps.cost import COSTS, Cost
 from sweeps.errors import Problem, SpecError
@@ -118,6 +119,9 @@ class Strategy:
         name: ``informative`` narrows the target's interval most per cost; the others are baselines, see
             ``sweeps.baselines``.
         first_batch: runs before the first fit.
+        weights: of what ``informative`` is to make certain: ``loss``, each hyperparameter by its name, and
+            ``split`` of the compute between parameters and tokens. Each counts by the regret that its
+            uncertainty causes at the target times its weight, which is 1 where not given.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -125,6 +129,7 @@ class Strategy:
         "informative"
     )
     first_batch: Annotated[int, Field(ge=3, le=1000)] = 10
+    weights: dict[str, Annotated[float, Field(ge=0)]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -228,7 +233,7 @@ def parse(given: Mapping[str, Any] | SweepSpec, *, stored: bool = False) -> Swee
 
     Returns:
         The canonical specification: axes expanded and sorted, laws in their order without repeats, the
-        metric's unit filled in.
+        metric's unit filled in, weights of 1 left out.
 
     Raises:
         SpecError: with one problem per field that is wrong.
@@ -305,6 +310,7 @@ def _check(spec: SweepSpec) -> Iterator[Problem]:
             yield Problem("laws.names", repr(name), choices(name, tuple(LAWS), "any of"))
     known = [name for name in spec.laws.names if name in LAWS]
     yield from unreadable(known, spec.proxy.kind, spec.space, [target.at for target in spec.targets])
+    yield from _of_weights(spec)
     if spec.metric.name not in kind.metrics:
         allowed = choices(spec.metric.name, [*kind.metrics])
         yield Problem("metric.name", repr(spec.metric.name), allowed)
@@ -322,6 +328,15 @@ def _check(spec: SweepSpec) -> Iterator[Problem]:
     yield from out_of_bounds(kind, spec.proxy.heads, spec.space, targets)
 
 
+def _of_weights(spec: SweepSpec) -> Iterator[Problem]:
+    weights, parts = spec.strategy.weights, asked(spec.laws.names, spec.space)
+    for name in weights:
+        if name not in parts:
+            yield Problem(f"strategy.weights.{name}", f"unknown name {name!r}", choices(name, parts))
+    if all(weights.get(part) == 0.0 for part in parts):
+        yield Problem("strategy.weights", short(weights), f"one above 0, of {', '.join(parts)}")
+
+
 def _canonical(spec: SweepSpec) -> SweepSpec:
     kind = KINDS[spec.proxy.kind]
     space = {
@@ -336,10 +351,12 @@ def _canonical(spec: SweepSpec) -> SweepSpec:
         replace(target, at={name: float(value) + 0.0 for name, value in sorted(target.at.items())})
         for target in spec.targets
     )
+    weights = {name: weight for name, weight in sorted(spec.strategy.weights.items()) if weight != 1.0}
     return replace(
         spec,
         space=space,
         targets=targets,
+        strategy=replace(spec.strategy, weights=weights),
         metric=replace(spec.metric, unit=kind.metrics[spec.metric.name]),
         laws=replace(spec.laws, names=tuple(dict.fromkeys(sorted(spec.laws.names, key=_place)))),
     )

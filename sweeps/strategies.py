@@ -20,3 +20,4 @@ STRATEGIES: Mapping[str, Strategy] = MappingProxyType(
         "two_term": two_term,
     }
 )
+BLIND = frozenset({"random", "grid", "cheapest", "cost_random"})  # no outcome changes what they choose

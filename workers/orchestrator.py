@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 8.0
 STOPPED = "the orchestrator was stopped"
+CANCELLED = "cancelled"
 LONGEST_PAUSE = 30.0
 ALL_LEASES = timedelta(days=365)  # no lease is longer
 
@@ -245,7 +246,8 @@ class Orchestrator:
                 queue.release(
                     session, job.run_id, job.attempt, reason, failed, outcome.seconds, outcome.out_of_memory
                 )
-        if outcome.status in ("finished", "diverged"):  # not before the outcome is stored
+        if outcome.status in ("finished", "diverged") or held.why_stopped == CANCELLED:
+            # Not before the outcome is stored.
             Path(job.checkpoint).unlink(missing_ok=True)
         self._free(held)
         if outcome.status == "failed":
@@ -302,7 +304,7 @@ class Orchestrator:
             self._cancel(self._held[run_id])
 
     def _cancel(self, held: Held) -> None:
-        held.why_stopped = "cancelled"
+        held.why_stopped = CANCELLED
         log.info("%s was cancelled", held.name)
         if held.started is None:
             self._free(held)

@@ -124,6 +124,7 @@ def show_run(target: Target, item: MirrorRun, spec: SweepSpec) -> str:
     tags["diverged"] = str(run.state is RunState.DIVERGED).lower()
     if item.reason:
         tags["why"] = item.reason
+    tags |= {f"expected.{_safe(name)}": f"{value:.4g}" for name, value in item.expected.items()}
     if run.reason:
         tags["reason"] = run.reason
     metrics = [

@@ -1,13 +1,16 @@
-"""What a sweep would cost."""
+"""What a sweep, or a fixed ladder over its space, would cost."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Body
 
 import sweeps.plan
 from api.deps import Store
 from api.routes.sweeps import SpecBody
 from store import service
+from sweeps.ladder import Ladder, LadderPlan, plan_ladder
 from sweeps.plan import Plan
 
 router = APIRouter(prefix="/v1", tags=["sweeps"])
@@ -20,3 +23,16 @@ def plan(spec: SpecBody, store: Store) -> Plan:
     Seconds come from calibrations and past runs, and are null before there are any.
     """
     return sweeps.plan.plan(spec, service.seconds_model(store))
+
+
+@router.post("/ladder")
+def ladder(
+    spec: SpecBody,
+    store: Store,
+    ladder: Annotated[Ladder, Body(examples=[{"kind": "multiples", "tokens_per_param": [5, 10, 20]}])],
+) -> LadderPlan:
+    """Rungs, cost and expected intervals of a fixed ladder; nothing is started or stored.
+
+    Beside it stands what the strategy `informative` would spend for intervals as narrow.
+    """
+    return plan_ladder(spec, ladder, service.seconds_model(store))

@@ -180,6 +180,15 @@ def test_plan_starts_nothing(served: Served) -> None:
     assert served.client.sweeps() == []
 
 
+def test_a_ladder_is_planned_beside_its_rival(served: Served) -> None:
+    found = served.client.ladder(spec(), {"kind": "multiples", "sizes": 2, "tokens_per_param": [3, 6]})
+    assert len(found.rungs) == 4 and found.half_width_after["small"] < found.half_width_before["small"]
+    assert served.client.sweeps() == []
+    for ladder, field in (({"kind": "steps"}, "ladder.kind"), ({"sizes": 1}, "ladder.sizes")):
+        answer = served.client.http.post("/v1/ladder", json={"spec": spec(), "ladder": ladder})
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, field)
+
+
 def test_answers(answering: Served) -> None:
     client = answering.client
     best = client.optimum(1, {})
@@ -195,7 +204,9 @@ def test_answers(answering: Served) -> None:
     fit = client.http.get(f"/v1/fits/{client.fits(1)[-1].id}").json()
     assert sum(law["weight"] for law in fit["laws"]) == pytest.approx(1.0)
     assert len(client.decisions(1)) == 8
-    assert all(decision.reason and decision.run_id for decision in client.decisions(1))
+    for decision in client.decisions(1):
+        assert decision.reason and decision.run_id
+        assert decision.expected["half_width_after"] <= decision.expected["half_width_before"]
 
 
 def test_ways_to_scale_a_shape(answering: Served) -> None:

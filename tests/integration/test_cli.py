@@ -101,6 +101,20 @@ def test_plan(served: Served) -> None:
     assert json.loads(scalewise(served, "plan", "gpt_tiny", "--json"))["runs"] == 8
 
 
+def test_ladder(served: Served) -> None:
+    out = scalewise(served, "ladder", "gpt_tiny", "--sizes", "3", "--tokens-per-param", "4")
+    assert "sizes, 3 runs" in out and "target small" in out and "times the ladder's" in out
+    given = ("ladder", "gpt_tiny", "--kind", "multiples", "--sizes", "2", "--at", "lr=5e-3,batch=4", "--json")
+    found = json.loads(scalewise(served, *given))
+    assert len(found["rungs"]) == 8 and {rung["config"]["lr"] for rung in found["rungs"]} == {5e-3}
+    assert found["informative"]["ratio"] > 0
+    assert "sizes, multiples, isoflop, l_shape" in refused(served, "ladder", "gpt_tiny", "--kind", "steps")
+    assert "allowed: numbers" in refused(served, "ladder", "gpt_tiny", "--computes", "1e9;1e10")
+    assert "ladder.sizes: given 40; allowed: at most" in refused(
+        served, "ladder", "gpt_tiny", "--sizes", "40"
+    )
+
+
 def test_show_list_and_runs(served: Served) -> None:
     out = scalewise(served, "show", "1")
     assert "8 finished" in out and "target small" in out and "(" in out
@@ -108,6 +122,17 @@ def test_show_list_and_runs(served: Served) -> None:
     assert len(scalewise(served, "runs", "1").splitlines()) == 9
     assert len(json.loads(scalewise(served, "runs", "1", "--state", "finished", "--json"))) == 8
     assert json.loads(scalewise(served, "list", "--json"))[-1]["id"] == 1
+
+
+def test_decisions_say_why_and_what_was_expected(served: Served) -> None:
+    decided = served.client.decisions(1)
+    assert len(decided) == 8
+    told = " ".join(scalewise(served, "decisions", "1").split())
+    for one in decided:
+        assert one.reason in told
+        assert f"{one.expected['half_width_before']:.2%} to {one.expected['half_width_after']:.2%}" in told
+    (first, *_) = json.loads(scalewise(served, "decisions", "1", "--json"))
+    assert (first["reason"], first["expected"]) == (decided[0].reason, decided[0].expected)
 
 
 def test_answers(served: Served) -> None:

@@ -343,6 +343,7 @@ def test_over_http_and_the_command_line(served: Served, table: Path) -> None:
     observed = served.client.observations(1)
     imported = [one for one in observed if one.run_id is None]
     assert [one.provenance for one in imported] == [f"old.csv, row {row}" for row in range(1, len(frame) + 1)]
+    assert {one.deviation for one in observed} == {0.0}
     assert len(observed) > len(imported)
     assert served.client.sweep(1).imported == len(frame)
     response = served.client.http.post("/v1/sweeps/1/observations", json={"columns": frame.to_dict("list")})

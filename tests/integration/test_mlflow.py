@@ -170,7 +170,7 @@ def test_everything_arrives_although_the_server_was_away(
 def test_writing_twice_changes_nothing_and_what_was_deleted_stays_deleted(
     file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any, serve: Any, port: int
 ) -> None:
-    sweep, _ = service.create_sweep(file_sessions, tiny())
+    sweep, _ = service.create_sweep(file_sessions, tiny(strategy={"name": "informative", "first_batch": 3}))
     serve()
     client = MlflowClient(f"http://127.0.0.1:{port}")
     with orchestrate():
@@ -178,7 +178,15 @@ def test_writing_twice_changes_nothing_and_what_was_deleted_stays_deleted(
     with mirroring(file_sessions, port):
         until(lambda: all_shown(file_sessions), "the mirror")
     parent = the_parent(client, "tiny")
-    before = [run.to_dictionary() for run in children(client, parent.info.run_id)]
+    shown = children(client, parent.info.run_id)
+    before = [run.to_dictionary() for run in shown]
+    tags = {int(run.data.tags["run"]): run.data.tags for run in shown}
+    for decision in service.list_decisions(file_sessions, sweep.id):
+        assert decision.run_id is not None and "expected to narrow the interval" in decision.reason
+        told = tags[decision.run_id]
+        assert told["why"] == decision.reason
+        for name in ("half_width_before", "half_width_after", "budget_share"):
+            assert float(told[f"expected.{name}"]) == pytest.approx(decision.expected[name], rel=1e-3)
 
     forget(file_sessions)  # as after a crash before any of it was noted
     with mirroring(file_sessions, port, "another"):

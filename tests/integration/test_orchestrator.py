@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from store import service
+from store import lifecycle, service
 from store.db import Sessions, reading
 from store.models import AttemptRow
-from sweeps.runs import Role, RunState, SweepState
+from sweeps.runs import Observation, Role, RunState, SweepState
 from sweeps.spec import SweepSpec
 
 Tiny = Callable[..., SweepSpec]
@@ -112,6 +112,27 @@ def test_a_cancelled_run_makes_room(
     assert service.get_run(file_sessions, run_id).state is RunState.CANCELLED
     assert service.get_run(file_sessions, run_id).seconds > 0
     assert service.get_sweep(file_sessions, short.id).state is SweepState.FINISHED
+
+
+def test_a_run_that_is_stopped_early_ends_and_leaves_its_forecast(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any, long_space: dict[str, Any], home: Path
+) -> None:
+    spec = tiny(space=long_space | {"tokens": [100_000_000]}, budget={"runs": 1})
+    sweep, _ = service.create_sweep(file_sessions, spec)
+    run_id = service.list_runs(file_sessions, sweep.id)[0].id
+    with orchestrate():
+        until(lambda: list((home / "checkpoints").glob("*.pt")), "its first checkpoint")
+        run = service.get_run(file_sessions, run_id)
+        known = Observation(run.config, run.cost, 2.2, run_id, "forecast", 0.002)
+        with file_sessions.begin() as session:
+            assert lifecycle.halt(session, sweep.id, known, "stopped early")
+        until(lambda: attempts(file_sessions, run_id)[0].ended_at, "the end of its attempt")
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    run = service.get_run(file_sessions, run_id)
+    assert (run.state, run.reason) == (RunState.CANCELLED, "stopped early")
+    assert run.seconds > 0
+    assert service.observations(file_sessions, sweep.id) == [known]
+    assert list((home / "checkpoints").glob("*.pt")) == []
 
 
 def test_what_can_never_run_fails_with_a_reason(

@@ -90,7 +90,8 @@ def test_a_run_waits_for_its_sweep_and_its_start(sessions: Sessions) -> None:
         None,
     )
     assert (item.points, item.more) == ([], False)
-    assert item.reason == service.list_decisions(sessions, 1)[0].reason
+    decided = service.list_decisions(sessions, 1)[0]
+    assert (item.reason, item.expected) == (decided.reason, decided.expected)
     mirror.mirrored_run(sessions, item, "run-1")
     assert mirror.unmirrored_runs(sessions) == []
 

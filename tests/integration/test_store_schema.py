@@ -38,6 +38,20 @@ def test_migrations_lead_back_to_an_empty_database(engine: Engine) -> None:
     assert is_current(engine)
 
 
+def test_observations_of_before_are_no_forecasts(engine: Engine) -> None:
+    sweep = "INSERT INTO sweeps (id, name, state, spec, spec_hash, revision, created_at, mirror_fit)"
+    old = "INSERT INTO observations (id, sweep_id, config, cost, loss, provenance, created_at)"
+    config = alembic_config()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0003")
+        connection.execute(text(f"{sweep} VALUES (1, 'a', 'running', '{{}}', 'b', 0, '2026-01-01', 0)"))
+        connection.execute(text(f"{old} VALUES (1, 1, '{{}}', '{{}}', 2.0, 'run', '2026-01-01')"))
+    migrate(engine)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT loss, deviation FROM observations")).one() == (2.0, 0.0)
+
+
 def test_processes_that_migrate_at_once_do_not_meet(database_url: str, tmp_path: Path) -> None:
     program = [sys.executable, "-m", "store", "migrate", "--url", database_url]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

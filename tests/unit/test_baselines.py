@@ -14,7 +14,7 @@ from scipy.stats import norm
 
 from sweeps.baselines import COST_EXPONENT, cheapest, cost_random, d_optimal, grid, two_term
 from sweeps.choice import Prices, Situation
-from sweeps.design import Belief, beliefs
+from sweeps.design import Belief, beliefs, features
 from sweeps.errors import FitError
 from sweeps.laws.base import Columns
 from sweeps.mapping import parse_mapping
@@ -115,7 +115,7 @@ def test_d_optimal_is_the_rise_of_the_log_determinant() -> None:
     at = situation(2)
     belief = at.family[0]
     _, gradient = belief.model.evaluate(belief.theta, at.candidates)
-    noise = belief.noise.variance(belief.model.height(belief.theta, at.candidates))
+    noise = features([replace(belief, weight=1.0)], at.frame, at.candidates)[1]
     information, free = np.linalg.inv(belief.covariance), np.ones(len(noise), dtype=bool)
     for pick in d_optimal(at):
         more = [information + np.outer(g, g) / v for g, v in zip(gradient, noise, strict=True)]
@@ -153,8 +153,8 @@ def test_two_term_is_its_definition() -> None:
 
 
 def _noise(belief: Belief, at: Situation, index: int) -> float:
-    height = belief.model.height(belief.theta, some(at.candidates, [index]))
-    return float(belief.noise.variance(height)[0])
+    alone = [replace(belief, weight=1.0)]
+    return float(features(alone, at.frame, some(at.candidates, [index]))[1][0])
 
 
 def _drop(at: Situation, index: int, weights: np.ndarray, covariances: list[np.ndarray]) -> float:

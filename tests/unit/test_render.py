@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
+from synthetic import spec
 
 from api.guard import is_loopback
-from api.render import duration, number, size
+from api.render import duration, number, runs, size
+from sweeps.runs import Role, Run, RunState
 
 
 @pytest.mark.parametrize(
@@ -46,3 +50,31 @@ def test_duration_and_size() -> None:
 )
 def test_loopback(host: str) -> None:
     assert is_loopback(host) is (host in ("127.0.0.1", "127.8.8.8", "::1", "localhost"))
+
+
+def test_why_a_run_was_stopped_is_not_cut_off() -> None:
+    asked, at, reason = spec(), datetime(2026, 1, 1, tzinfo=UTC), "stopped early: " + "very " * 40 + "little"
+    config = asked.complete({"width": 8, "depth": 1, "tokens": 1e5, "lr": 4e-3, "batch": 8})
+    one = Run(
+        id=7,
+        sweep_id=1,
+        role=Role.PROXY,
+        state=RunState.CANCELLED,
+        config=config,
+        cost=asked.cost(config),
+        attempt=1,
+        step=3,
+        tokens=0,
+        loss=None,
+        seconds=0.0,
+        reason=reason,
+        target=None,
+        decision_id=None,
+        created_at=at,
+        started_at=at,
+        finished_at=at,
+    )
+    console = Console(width=80)
+    with console.capture() as shown:
+        console.print(runs(asked, [one]))
+    assert f"run 7: {reason}" in " ".join(shown.get().split())

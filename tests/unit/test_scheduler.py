@@ -22,6 +22,12 @@ from sweeps.strategies import STRATEGIES
 WORLD = World()
 SECONDS = SecondsModel(per_step=2e-3, per_activation=0.0, per_flop=4e-11, error=0.1, timings=8)
 
+SUBJECTS = {
+    "lr": "pins the optimal lr",
+    "batch": "pins the optimal batch",
+    "split": "pins how to split the compute",
+}
+
 
 def look(asked: SweepSpec, **changes: object) -> Look:
     budget = asked.budget
@@ -150,7 +156,7 @@ def test_baselines_run_within_the_budget(name: str) -> None:
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_decides_with_a_reason(name: str) -> None:
-    asked = spec(strategy={"name": name, "first_batch": 4})
+    asked = spec(strategy={"name": name, "first_batch": 4}, budget={"runs": 30})
     decisions = step(look(asked, slots=4), np.random.default_rng(0)).decisions
     assert len(decisions) == 4 and {one.strategy for one in decisions} == {name}
     assert all("candidates" in one.reason for one in decisions) == (name in PLAIN)
@@ -183,3 +189,16 @@ def test_plan_tells_the_cost_before_anything_starts() -> None:
     assert told.targets[0].flops == asked.cost(asked.complete(asked.targets[0].at)).flops
     blind = plan(asked)
     assert blind.seconds is None and any("calibrated" in warning for warning in blind.warnings)
+
+
+@pytest.mark.parametrize("part", ["lr", "batch", "split"])
+def test_weights_say_what_the_runs_are_for(part: str) -> None:
+    """With one part of the question alone every run is for it."""
+    alone = {name: 0.0 for name in ("loss", "lr", "batch", "split") if name != part}
+    found = {}
+    for name, weights in (("even", {}), ("alone", alone)):
+        asked = spec(strategy={"name": "informative", "weights": weights})
+        at = look(asked, observations=observe(asked, WORLD, 16, seed=1))
+        found[name] = step(at, np.random.default_rng(0)).decisions
+    assert all(one.reason.startswith(SUBJECTS[part]) for one in found["alone"])
+    assert not all(one.reason.startswith(SUBJECTS[part]) for one in found["even"])

@@ -119,6 +119,21 @@ def test_a_change_of_any_value_changes_the_hash() -> None:
     assert len(hashes) == 4
 
 
+def test_weights_of_what_is_asked() -> None:
+    given = space(lr=[1e-3, 1e-2]) | {"strategy": {"weights": {"split": 0, "lr": 3, "loss": 1}}}
+    spec = parse(given)
+    assert spec.strategy.weights == {"lr": 3.0, "split": 0.0}  # 1 is what it is without
+    given["strategy"]["weights"].pop("loss")
+    assert spec_hash(parse(given)) == spec_hash(spec)
+    assert parse(json.loads(json.dumps(to_dict(spec)))) == spec
+
+
+def test_what_was_stored_before_there_were_weights_is_read() -> None:
+    stored = to_dict(parse(small()))
+    del stored["strategy"]["weights"]
+    assert parse(stored, stored=True) == parse(small())
+
+
 def test_short_forms_of_an_axis() -> None:
     forms = space(
         width=[16, 8, 8],
@@ -217,6 +232,24 @@ def test_complete_fills_single_values_and_defaults() -> None:
         (small(budget={"rns": 8}), "budget.rns", "unknown key 'rns'", "did you mean runs?"),
         (small(strategy={"name": "clever"}), "strategy.name", "'clever'", "one of informative, random, grid"),
         (small(strategy={"first_batch": 2}), "strategy.first_batch", "2", "at least 3"),
+        (small(strategy={"weights": 2}), "strategy.weights", "2", "names with values"),
+        (small(strategy={"weights": {"loss": -1}}), "strategy.weights.loss", "-1", "at least 0"),
+        (small(strategy={"weights": {"loss": math.inf}}), "strategy.weights.loss", "inf", "a finite number"),
+        (small(strategy={"weights": {"los": 1}}), "strategy.weights.los", "'los'", "did you mean loss?"),
+        (small(strategy={"weights": {"lr": 2}}), "strategy.weights.lr", "'lr'", "one of loss, split"),
+        (small(strategy={"weights": {"width": 2}}), "strategy.weights.width", "'width'", "one of loss"),
+        (
+            small(strategy={"weights": {"loss": 0, "split": 0}}),
+            "strategy.weights",
+            "{'loss': 0.0, 'split': 0.0}",
+            "one above 0, of loss, split",
+        ),
+        (
+            small(strategy={"weights": {"loss": 0}}, laws={"names": ["power"]}),
+            "strategy.weights",
+            "{'loss': 0.0}",
+            "one above 0, of loss",
+        ),
         (small(laws={"names": "power"}), "laws.names", "'power'", "a list"),
         (small(laws={"names": ["powr"]}), "laws.names", "'powr'", "did you mean power?"),
         (small(laws={"names": []}), "laws.names", "[]", "at least 1 entry"),
