@@ -39,7 +39,7 @@ def main() -> None:
         f"{'configurations':>15} {'wanted':>7} {'runs':>5} {'first':>7} {'later':>7} {'published/later':>16}"
     )
     for space in (SPACE, MILLION, BILLIONS):
-        asked = spec(space, stop={"patience": 0.0})
+        asked = spec(space, stop={"patience": 0.0}, budget={"runs": 64, "flops": 1e15})
         at = look(asked)
         ensemble, centred = step(replace(at, slots=0), np.random.default_rng(0)).ensemble, frame(asked)
         for wanted in (1, 64):

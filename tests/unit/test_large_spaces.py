@@ -172,7 +172,7 @@ def test_screening_keeps_little_and_nothing_that_is_not_to_be_chosen(fitted: Any
 
 def test_a_million_candidates_give_a_batch() -> None:
     """How long that takes is for benchmarks/decisions.py."""
-    asked = spec(MILLION, stop={"patience": 0.0})
+    asked = spec(MILLION, stop={"patience": 0.0}, budget={"runs": 64, "flops": 1e15})
     assert configurations(asked.space) == 1_000_000 <= ENUMERATED
     at = look(asked)
     ensemble, frame_ = step(replace(at, slots=0), np.random.default_rng(0)).ensemble, frame(asked)
