@@ -220,13 +220,19 @@ def test_groups_need_rows_in_both_tables(folder: Path, tmp_path: Path) -> None:
     assert "who b in one of the tables alone; in both: a" in refused(*given)
 
 
+def _listen() -> None:
+    """A suite that runs in the background of a shell has Ctrl-C switched off, and so have its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_shows_what_is_done(folder: Path) -> None:
     command = [
         sys.executable, "-m", "api.cli", "replay", str(folder / "train.parquet"), "--map", MAP, "--laws",
         "chinchilla", "--target", "params=1e10,tokens=2e11", "--strategy", "random", "--budget", "0.05",
         "--repeats", "1000", "--json",
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, preexec_fn=_listen, **pipes) as running:
         assert running.stderr is not None
         assert "repeat 1: " in running.stderr.readline()
         running.send_signal(signal.SIGINT)
