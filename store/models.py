@@ -29,7 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from store.db import UTCDateTime, current_transaction, now
 from sweeps.cost import Cost
 from sweeps.runs import Decision, Event, Observation, Point, Role, Run, RunState, SweepState
-from sweeps.spec import Config
+from sweeps.spec import OWN_OF_MEMBERS, Config
 
 Json = dict[str, Any]
 
@@ -113,7 +113,8 @@ class RunRow(Base):
     """A run. ``attempt`` is the fencing token: whoever holds an older number changes nothing.
 
     ``granted`` are device seconds that a running attempt may use, where the sweep limits them;
-    ``expected_seconds`` what the run was planned to take. ``last_seq`` is its last point's number.
+    ``expected_seconds`` what the run was planned to take. ``last_seq`` is its last point's number. Runs of a
+    sweep with the same ``shape`` may train together.
     """
 
     __tablename__ = "runs"
@@ -121,6 +122,7 @@ class RunRow(Base):
         UniqueConstraint("sweep_id", "role", "config_hash"),
         Index(None, "state", "id"),
         Index(None, "sweep_id", "state"),
+        Index(None, "sweep_id", "shape", "state"),
         _one_of("state", RunState),
         _one_of("role", Role),
     )
@@ -131,6 +133,7 @@ class RunRow(Base):
     state: Mapped[RunState] = mapped_column(default=RunState.QUEUED)
     config: Mapped[Json]
     config_hash: Mapped[str] = mapped_column(String(64))
+    shape: Mapped[str | None] = mapped_column(String(64))
     cost: Mapped[Json]
     flops: Mapped[float]
     tokens_planned: Mapped[float]
@@ -158,7 +161,10 @@ class RunRow(Base):
 
 
 class AttemptRow(Base):
-    """One execution of a run: who led it, on which worker, how it ended."""
+    """One execution of a run: who led it, on which worker, how it ended.
+
+    ``members`` are the runs that trained together, ``memory`` the peak in bytes where it could be measured.
+    """
 
     __tablename__ = "attempts"
 
@@ -166,6 +172,9 @@ class AttemptRow(Base):
     attempt: Mapped[int] = mapped_column(primary_key=True)
     owner: Mapped[str]
     worker: Mapped[str | None]
+    members: Mapped[int] = mapped_column(default=1, server_default="1")
+    device: Mapped[str | None]
+    memory: Mapped[float | None]
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
@@ -250,14 +259,20 @@ class EventRow(Base):
 
 
 class TimingRow(Base):
-    """A part of a training that was timed to learn what a device can do."""
+    """A part of a training that was timed to learn what a device can do.
+
+    ``seconds`` are those of one of ``members`` that trained together, ``memory`` the peak of all in bytes.
+    """
 
     __tablename__ = "timings"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     device: Mapped[str] = mapped_column(index=True)
+    kind: Mapped[str] = mapped_column(default="gpt", server_default="gpt")
+    members: Mapped[int] = mapped_column(default=1, server_default="1")
     cost: Mapped[Json]
     seconds: Mapped[float]
+    memory: Mapped[float | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -274,6 +289,11 @@ class LeaderRow(Base):
 def config_hash(config: Config) -> str:
     """Hash of a complete configuration."""
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def shape_hash(config: Config) -> str:
+    """Hash of what gives the tensors of a training their shapes; runs that agree in it may train together."""
+    return config_hash({name: value for name, value in config.items() if name not in OWN_OF_MEMBERS})
 
 
 def to_run(row: RunRow) -> Run:
@@ -362,6 +382,7 @@ def new_run(
         "role": role,
         "config": config,
         "config_hash": config_hash(config),
+        "shape": shape_hash(config) if role == Role.PROXY else None,
         "cost": asdict(cost),
         "flops": cost.flops,
         "tokens_planned": cost.tokens_seen,

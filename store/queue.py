@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, and_, case, false, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, false, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import db
@@ -88,10 +88,40 @@ def claim(session: Session, owner: str, lease_seconds: float, limit: int = 1) ->
     """
     proxy = and_(RunRow.role == Role.PROXY, SweepRow.state == SweepState.RUNNING, affordable())
     target = and_(RunRow.role == Role.TARGET, SweepRow.state != SweepState.CANCELLED)
+    return _take(session, owner, lease_seconds, limit, or_(proxy, target))
+
+
+def claim_alike(
+    session: Session, owner: str, lease_seconds: float, like: Claim, most: int, sharers: int
+) -> list[Claim]:
+    """Takes further queued runs of the sweep of a claimed one whose tensors have the same shapes.
+
+    Args:
+        like: in the same transaction.
+        most: at most so many.
+        sharers: workers that are to have about equally many of all that are queued.
+    """
+    shape = session.scalars(select(RunRow.shape).where(RunRow.id == like.run.id)).one()
+    if shape is None or most < 1:
+        return []
+    alike = and_(RunRow.sweep_id == like.run.sweep_id, RunRow.shape == shape)
+    queued = session.scalars(
+        select(func.count()).select_from(RunRow).where(alike, RunRow.state == RunState.QUEUED)
+    ).one()
+    limit = min(most, math.ceil((queued + 1) / sharers) - 1)
+    if limit < 1:
+        return []
+    running = and_(SweepRow.state == SweepState.RUNNING, affordable())
+    return _take(session, owner, lease_seconds, limit, and_(alike, running))
+
+
+def _take(
+    session: Session, owner: str, lease_seconds: float, limit: int, which: ColumnElement[bool]
+) -> list[Claim]:
     chosen = (
         select(RunRow.id)
         .join(SweepRow, SweepRow.id == RunRow.sweep_id)
-        .where(RunRow.state == RunState.QUEUED, or_(proxy, target))
+        .where(RunRow.state == RunState.QUEUED, which)
         .order_by(RunRow.id)
         .limit(limit)
         .with_for_update(skip_locked=True, of=RunRow)
@@ -178,9 +208,9 @@ def _lease(session: Session, run_id: int, attempt: int, owner: str, lease_second
     return True
 
 
-def place(session: Session, run_id: int, attempt: int, worker: str) -> None:
-    """Remembers which worker executes an attempt, so that it can be found again."""
-    _attempt(session, run_id, attempt, worker=worker)
+def place(session: Session, run_id: int, attempt: int, worker: str, members: int = 1) -> None:
+    """Remembers which worker executes an attempt, so that it can be found again, and with how many others."""
+    _attempt(session, run_id, attempt, worker=worker, members=members)
 
 
 def append(session: Session, run_id: int, attempt: int, points: Sequence[Point], metric: str) -> int:

@@ -26,6 +26,7 @@ from sweeps.wording import booleans, choices, problems, short
 Config: TypeAlias = dict[str, float]
 
 MIN_STEPS = 10
+OWN_OF_MEMBERS = frozenset({"lr", "weight_decay", "beta2", "init_scale", "seed", "tokens"})  # within a cohort
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,13 @@ class Trainer:
         schedule: ``cosine`` to a tenth of the peak, or ``constant`` and a linear decay at the end.
         warmup: share of the steps with a rising rate.
         decay: share of the steps with a falling rate (``constant`` only).
-        precision: of matrix products.
+        precision: of matrix products; ``tf32`` and ``bfloat16`` where the device has them.
         evaluations: evaluation points, log-spaced over the steps.
-        eval_tokens: held-out tokens an evaluation reads.
+        eval_tokens: held-out tokens (of images and rows: examples) an evaluation reads.
         clip: gradient norm that is clipped to.
         retries: further attempts after a failure.
+        execution: ``compiled`` runs the model through torch.compile, with CUDA graphs on a GPU.
+        kernels: ``deterministic`` gives the same numbers bit for bit on a GPU too, at its price.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -172,11 +175,17 @@ class Trainer:
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     decay: Annotated[float, Field(ge=0, le=1)] = 0.2
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     evaluations: Annotated[int, Field(ge=1, le=1000)] = 8
     eval_tokens: Annotated[int, Field(ge=64)] = 65_536
     clip: Annotated[float, Field(gt=0)] = 1.0
     retries: Annotated[int, Field(ge=0, le=100)] = 2
+    execution: Annotated[Literal["plain", "compiled"], Field(exclude_if=lambda given: given == "plain")] = (
+        "plain"
+    )
+    kernels: Annotated[Literal["fast", "deterministic"], Field(exclude_if=lambda given: given == "fast")] = (
+        "fast"
+    )
 
 
 @dataclass(frozen=True)

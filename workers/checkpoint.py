@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from sweeps.runs import Point
+from workers.engines import State
+from workers.vigil import Vigil
 
 logger = logging.getLogger(__name__)
 
@@ -23,29 +24,26 @@ class Progress:
     Args:
         step: optimiser steps done.
         points: every point so far; a later attempt reports them again, so none is lost with its worker.
-        loss_sum, loss_count: training loss since the last evaluation.
-        above: consecutive steps with a loss above the limit.
+        vigil: over its losses.
     """
 
     step: int
     points: list[Point]
-    loss_sum: float = 0.0
-    loss_count: int = 0
-    above: int = 0
+    vigil: Vigil = field(default_factory=Vigil)
 
 
-def save(path: Path, run: str, progress: Progress, model: dict[str, Any], optimizer: dict[str, Any]) -> None:
+def save(path: Path, run: str, progress: Progress, state: State) -> None:
     """Replaces the checkpoint at ``path``; a crash at any moment leaves the old one or the new one.
 
     Args:
         path: of the checkpoint.
         run: fingerprint of what is trained; a checkpoint is only used for the same.
         progress: so far.
-        model, optimizer: their state dicts.
+        state: of the engine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    content = {"run": run, "progress": asdict(progress), "model": model, "optimizer": optimizer}
+    content = {"run": run, "progress": asdict(progress), "state": state}
     with partial.open("wb") as file:
         torch.save(content, file)
         file.flush()
@@ -53,9 +51,7 @@ def save(path: Path, run: str, progress: Progress, model: dict[str, Any], optimi
     partial.replace(path)
 
 
-def load(
-    path: Path, run: str, device: torch.device
-) -> tuple[Progress, dict[str, Any], dict[str, Any]] | None:
+def load(path: Path, run: str, device: torch.device) -> tuple[Progress, State] | None:
     """Reads the checkpoint at ``path``.
 
     Args:
@@ -64,8 +60,8 @@ def load(
         device: where tensors go.
 
     Returns:
-        Progress and the state dicts of model and optimiser; None, with a warning in the log, where the
-        file is damaged or belongs to something else, and None where there is no file.
+        Progress and the engine's state; None, with a warning in the log, where the file is damaged or
+        belongs to something else, and None where there is no file.
     """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
@@ -73,8 +69,8 @@ def load(
             logger.warning("checkpoint %s belongs to another run; training starts over", path)
             return None
         given = content["progress"]
-        points = [Point(**point) for point in given.pop("points")]
-        return Progress(points=points, **given), content["model"], content["optimizer"]
+        points = [Point(**point) for point in given["points"]]
+        return Progress(given["step"], points, Vigil(**given["vigil"])), content["state"]
     except FileNotFoundError:
         return None
     except (

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from sweeps.cost import Timing
 from sweeps.errors import SweepError
 from sweeps.runs import Point
 from sweeps.spec import Resources
 from workers.job import Job, Outcome
+
+Attempt: TypeAlias = tuple[int, int]  # run and number of its execution
 
 
 class Unplaceable(SweepError):
@@ -46,32 +49,35 @@ class Calibration:
 
 
 class Pool(Protocol):
-    """Executes runs, one attempt a worker. No call but ``close`` waits for a training."""
+    """Executes runs, one cohort a worker. No call but ``close`` waits for a training."""
 
     def capacity(self, resources: Resources) -> int:
-        """How many runs that ask for these resources fit at once when nothing else runs."""
+        """How many cohorts that ask for these resources fit at once when nothing else runs."""
 
     def room(self) -> bool:
         """Whether anything at all is free."""
 
-    def launch(self, job: Job) -> str | None:
-        """Starts an attempt.
+    def launch(self, jobs: Sequence[Job]) -> str | None:
+        """Starts attempts at runs that train together.
 
         Returns:
-            The worker's name, or None where what the run asks for is not free now.
+            The worker's name, or None where what they ask for is not free now.
 
         Raises:
             Unplaceable: when waiting cannot help.
         """
 
     def poll(self, timeout: float) -> list[Delivery]:
-        """Waits at most ``timeout`` seconds for an end or a loss, then says what came of every attempt."""
+        """Waits at most ``timeout`` seconds for an end or a loss, then says what came of every attempt.
+
+        A worker whose runs have all ended is free for others at once.
+        """
 
     def acknowledge(self, run_id: int, seq: int) -> None:
         """The points up to ``seq`` are stored; the worker may forget them."""
 
     def forget(self, run_id: int) -> None:
-        """The end of the attempt is stored; the worker is free."""
+        """The end of the attempt is stored."""
 
     def abandon(self, run_id: int) -> None:
         """Another orchestrator has the attempt now; its worker is left alone."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from sweeps.spec import Resources
-from workers.executor import Calibration, Delivery, Unplaceable
+from workers.executor import Attempt, Calibration, Delivery, Unplaceable
 from workers.host import Host
 from workers.job import Job
 
@@ -22,8 +23,9 @@ class InProcessPool:
 
     def __init__(self, slots: int = 1) -> None:
         self._slots = slots
-        self._hosts: dict[int, tuple[Host, int]] = {}  # by run: its host and attempt
-        self._acknowledged: dict[int, int] = {}
+        self._hosts: dict[Attempt, Host] = {}
+        self._training: set[Attempt] = set()
+        self._acknowledged: dict[Attempt, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="calibrate")
         self._calibration: Future[Calibration] | None = None
 
@@ -38,37 +40,47 @@ class InProcessPool:
 
     def room(self) -> bool:
         """Whether a slot is free."""
-        return len(self._hosts) < self._slots
+        return len({id(self._hosts[attempt]) for attempt in self._training}) < self._slots
 
-    def launch(self, job: Job) -> str | None:
-        """Starts an attempt in a thread."""
-        if self.capacity(job.spec.resources) == 0:
+    def launch(self, jobs: Sequence[Job]) -> str | None:
+        """Starts attempts in a thread."""
+        if self.capacity(jobs[0].spec.resources) == 0:
             raise Unplaceable("the run asks for a GPU; runs in this process use the CPU")
         if not self.room():
             return None
-        host = Host(job.spec.resources, lonely=False)
-        host.launch(job)
-        self._hosts[job.run_id] = host, job.attempt
-        self._acknowledged[job.run_id] = 0
-        return f"thread-{job.run_id}-{job.attempt}"
+        host = Host(jobs[0].spec.resources, lonely=False)
+        host.launch(jobs)
+        for attempt in [(job.run_id, job.attempt) for job in jobs]:
+            self._hosts[attempt] = host
+            self._training.add(attempt)
+            self._acknowledged[attempt] = 0
+        return f"thread-{jobs[0].run_id}-{jobs[0].attempt}"
 
     def poll(self, timeout: float) -> list[Delivery]:
         """What came of every attempt, after at most ``timeout`` seconds."""
-        if not self._hosts:
+        by_host: dict[int, dict[Attempt, int]] = {}
+        for attempt, seq in self._acknowledged.items():
+            by_host.setdefault(id(self._hosts[attempt]), {})[attempt] = seq
+        if not by_host:
             time.sleep(timeout)
-        wait = timeout / max(1, len(self._hosts))
-        return [
-            host.drain(run_id, attempt, self._acknowledged[run_id], wait)
-            for run_id, (host, attempt) in self._hosts.items()
-        ]
+        found: list[Delivery] = []
+        for acknowledged in by_host.values():
+            host = self._hosts[next(iter(acknowledged))]
+            found += host.drain(acknowledged, timeout / len(by_host))
+        self._training -= {(one.run_id, one.attempt) for one in found if one.outcome is not None}
+        return found
 
     def acknowledge(self, run_id: int, seq: int) -> None:
         """The points up to ``seq`` are stored."""
-        self._acknowledged[run_id] = max(self._acknowledged.get(run_id, 0), seq)
+        for attempt in self._of(run_id):
+            self._acknowledged[attempt] = max(self._acknowledged[attempt], seq)
 
     def forget(self, run_id: int) -> None:
-        """The slot is free."""
-        self._hosts.pop(run_id, None)
+        """The outcome need not be kept."""
+        for attempt in self._of(run_id):
+            self._hosts.pop(attempt).forget(*attempt)
+            self._training.discard(attempt)
+            del self._acknowledged[attempt]
 
     def abandon(self, run_id: int) -> None:
         """Nobody else can have it: its thread is stopped."""
@@ -77,9 +89,8 @@ class InProcessPool:
 
     def stop(self, run_id: int) -> None:
         """Asks an attempt to write a checkpoint and end."""
-        if run_id in self._hosts:
-            host, attempt = self._hosts[run_id]
-            host.stop(run_id, attempt)
+        for attempt in self._of(run_id):
+            self._hosts[attempt].stop(*attempt)
 
     def adopt(self, worker: str, run_id: int, attempt: int) -> bool:  # noqa: ARG002
         """Threads of a dead process are dead."""
@@ -97,9 +108,14 @@ class InProcessPool:
 
     def close(self) -> None:
         """Stops every thread and waits for it."""
-        for run_id, (host, attempt) in self._hosts.items():
-            host.stop(run_id, attempt)
-        for run_id, (host, attempt) in self._hosts.items():
-            host.drain(run_id, attempt, 0, STOP_SECONDS)
+        for attempt, host in self._hosts.items():
+            host.stop(*attempt)
+        for attempt, host in self._hosts.items():
+            host.drain({attempt: 0}, STOP_SECONDS)
         self._hosts.clear()
+        self._training.clear()
+        self._acknowledged.clear()
         self._thread.shutdown()
+
+    def _of(self, run_id: int) -> list[Attempt]:
+        return [attempt for attempt in self._hosts if attempt[0] == run_id]

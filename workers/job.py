@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
+from sweeps.data import Source
 from sweeps.runs import Point
 from sweeps.spec import Config, SweepSpec
 
@@ -20,8 +20,6 @@ class Verdict(StrEnum):
 # stopped: ended early with a checkpoint. failed: broke with an error.
 Status: TypeAlias = Literal["finished", "diverged", "stopped", "failed"]
 
-Report: TypeAlias = Callable[[list[Point]], Verdict]
-
 
 @dataclass(frozen=True)
 class Job:
@@ -31,6 +29,7 @@ class Job:
         run_id: of the run.
         attempt: number of this execution of it.
         spec: of the sweep; says what is trained and how.
+        source: of its data, as the operator's settings know it.
         config: value of every axis.
         checkpoint: path of the run's checkpoint, the same for every attempt.
         checkpoint_seconds: at most this much training is lost when a worker dies.
@@ -40,6 +39,7 @@ class Job:
     run_id: int
     attempt: int
     spec: SweepSpec
+    source: Source
     config: Config
     checkpoint: str
     checkpoint_seconds: float
@@ -55,7 +55,7 @@ class Outcome:
         loss: final value of the sweep's metric, None unless finished.
         step: optimiser steps done.
         tokens: training tokens seen.
-        seconds: device seconds of this attempt.
+        seconds: device seconds of this attempt; runs that trained together share theirs.
         reason: why it did not finish.
         out_of_memory: it failed because it needed more memory than there was.
     """
@@ -67,3 +67,13 @@ class Outcome:
     seconds: float
     reason: str | None = None
     out_of_memory: bool = False
+
+
+class Listener(Protocol):
+    """Whom a training tells of its runs."""
+
+    def points(self, run_id: int, points: list[Point]) -> Verdict:
+        """New points of a run; called without any at least about once a second, to learn of a stop."""
+
+    def ended(self, run_id: int, outcome: Outcome) -> None:
+        """A run has ended. Its checkpoint stays: whoever stores the outcome deletes it."""

@@ -1,4 +1,4 @@
-"""The optimiser of a run, and its learning rate at every step."""
+"""The optimiser of a run as PyTorch has it, and its learning rate at every step."""
 
 from __future__ import annotations
 
@@ -9,31 +9,42 @@ from torch import nn
 
 from sweeps.curves.schedule import trained_share
 from sweeps.spec import Trainer
+from workers.parametrisation import Rule
 
 BETA1 = 0.9
 MOMENTUM = 0.9
+EPSILON = 1e-8
 
 
-def make(model: nn.Module, config: Mapping[str, float], trainer: Trainer) -> torch.optim.Optimizer:
-    """AdamW or SGD over all parameters; only matrices of matrix products decay, not look-up tables.
+def make(
+    model: nn.Module, config: Mapping[str, float], trainer: Trainer, rules: Mapping[str, Rule]
+) -> torch.optim.Optimizer:
+    """AdamW or SGD over all parameters, those that follow the same rule in one group.
 
     Args:
         model: on its device.
         config: lr, beta2 and weight_decay are read.
         trainer: names the optimiser.
+        rules: by name of the parameter.
     """
-    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
-    decayed = [weight for weight in model.parameters() if weight.ndim >= 2 and id(weight) not in tables]
-    chosen = {id(weight) for weight in decayed}
+    by_rule: dict[Rule, list[nn.Parameter]] = {}
+    for name, weight in model.named_parameters():
+        by_rule.setdefault(rules[name], []).append(weight)
+    decay = float(config["weight_decay"])
     groups = [
-        {"params": decayed, "weight_decay": float(config["weight_decay"])},
-        {"params": [w for w in model.parameters() if id(w) not in chosen], "weight_decay": 0.0},
+        {"params": weights, "weight_decay": decay * rule.decay, "multiplier": rule.rate}
+        for rule, weights in by_rule.items()
     ]
-    groups = [group for group in groups if group["params"]]
     if trainer.optimizer == "adamw":
         betas = (BETA1, float(config["beta2"]))
-        return torch.optim.AdamW(groups, lr=float(config["lr"]), betas=betas, fused=True)
+        return torch.optim.AdamW(groups, lr=float(config["lr"]), betas=betas, eps=EPSILON, fused=True)
     return torch.optim.SGD(groups, lr=float(config["lr"]), momentum=MOMENTUM, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Gives every group its learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["multiplier"]
 
 
 def rate(trainer: Trainer, step: int, steps: int) -> float:

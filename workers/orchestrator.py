@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.orm import Session
 
 from store import queue, service
 from store.db import Sessions, now, reading
@@ -17,9 +18,10 @@ from store.queue import Claim, Orphan
 from sweeps.runs import RunState
 from workers.advancer import Advancer
 from workers.executor import Delivery, Pool, Unplaceable
-from workers.job import Job, Outcome
+from workers.held import Held, make_job
+from workers.job import Outcome
 from workers.owner import is_dead
-from workers.titles import title
+from workers.stacking import Stacking, alone
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ SHUTDOWN_SECONDS = 8.0
 STOPPED = "the orchestrator was stopped"
 CANCELLED = "cancelled"
 LONGEST_PAUSE = 30.0
+BRIEF_SECONDS = 2.0
 ALL_LEASES = timedelta(days=365)  # no lease is longer
 
 
@@ -45,30 +48,6 @@ class Pace:
     checkpoint: float = 5.0
 
 
-@dataclass
-class Held:
-    """A run whose lease this orchestrator holds."""
-
-    claim: Claim
-    job: Job
-    started: float | None = None  # None while it waits for room
-    why_stopped: str | None = None
-    news: Delivery | None = None  # not stored yet
-
-    @property
-    def name(self) -> str:
-        """For log lines."""
-        run = self.claim.run
-        return f"run {run.id} ({title(self.claim.spec, run.config)})"
-
-    @property
-    def seconds(self) -> float:
-        """Device seconds since the start, for attempts that cannot tell themselves any more."""
-        asked = self.job.spec.resources
-        elapsed = 0.0 if self.started is None else time.monotonic() - self.started
-        return elapsed * (asked.gpus or asked.cpus)
-
-
 class Orchestrator:
     """One of any number that share a database; the lease says whose a run is.
 
@@ -78,10 +57,17 @@ class Orchestrator:
         owner: of leases, as ``workers.owner.identity`` gives it.
         checkpoints: folder of checkpoints, the same on every machine of the cluster.
         pace: of its work.
+        stacking: how many runs of a configuration's shape are to train together.
     """
 
     def __init__(
-        self, sessions: Sessions, pool: Pool, owner: str, checkpoints: Path, pace: Pace | None = None
+        self,
+        sessions: Sessions,
+        pool: Pool,
+        owner: str,
+        checkpoints: Path,
+        pace: Pace | None = None,
+        stacking: Stacking = alone,
     ) -> None:
         self._sessions = sessions
         self._pool = pool
@@ -89,7 +75,10 @@ class Orchestrator:
         self._checkpoints = checkpoints
         self._pace = pace or Pace()
         self._advancer = Advancer(sessions, pool.capacity)
+        self._stacking = stacking
         self._held: dict[int, Held] = {}
+        self._waiting: list[Held] = []  # that are to train together as soon as there is room
+        self._brief = False  # the last runs were over within a moment
         self._renew_at = 0.0
         self._recover_at = 0.0
         self._claim_at = 0.0
@@ -160,49 +149,61 @@ class Orchestrator:
     # -- starting -------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        """Claims while there is room. A run that must wait for room is first in line: no other is claimed."""
-        for held in [held for held in self._held.values() if held.started is None]:
-            if not self._launch(held):
+        """Claims while there is room. Runs that must wait for room are first in line: no others are claimed.
+
+        While runs are over within a moment, the next ones are claimed before there is room for them, so that
+        no worker waits for the database.
+        """
+        self._launch_waiting()
+        while time.monotonic() >= self._claim_at and not self._waiting:
+            if not (self._pool.room() or self._brief):
                 return
-        while self._pool.room() and time.monotonic() >= self._claim_at:
-            with self._sessions.begin() as session:
-                claims = queue.claim(session, self._owner, self._pace.lease)
+            claims = self._claim()
             if not claims:
                 return
-            held = self._hold(claims[0])
-            if not self._launch(held):
-                return
+            self._waiting = [self._hold(claim) for claim in claims]
+            self._launch_waiting()
+
+    def _claim(self) -> list[Claim]:
+        """The oldest queued run, with others of its shape where training them together pays."""
+        with self._sessions.begin() as session:
+            claims = queue.claim(session, self._owner, self._pace.lease)
+            if claims:
+                spec, config = claims[0].spec, claims[0].run.config
+                most, sharers = self._stacking(spec, config), max(1, self._pool.capacity(spec.resources))
+                claims += queue.claim_alike(
+                    session, self._owner, self._pace.lease, claims[0], most - 1, sharers
+                )
+        return claims
 
     def _hold(self, claim: Claim) -> Held:
-        run = claim.run
-        # The time of creation keeps runs of different databases apart that share the folder and the number.
-        path = self._checkpoints / f"run-{run.id}-{int(run.created_at.timestamp())}.pt"
-        job = Job(
-            run_id=run.id,
-            attempt=claim.attempt,
-            spec=replace(claim.spec, resources=claim.spec.resources_of(run.target)),
-            config=run.config,
-            checkpoint=str(path),
-            checkpoint_seconds=self._pace.checkpoint,
-            max_seconds=claim.device_seconds_left,
-        )
-        held = self._held[run.id] = Held(claim, job)
+        held = Held(claim, make_job(claim, self._checkpoints, self._pace.checkpoint))
+        self._held[held.job.run_id] = held
         return held
 
-    def _launch(self, held: Held) -> bool:
-        """Whether it is no longer waiting."""
+    def _launch_waiting(self) -> None:
+        """Starts the runs that wait, if there is room by now."""
+        group = self._waiting
+        if not group:
+            return
         try:
-            worker = self._pool.launch(held.job)
+            worker = self._pool.launch([held.job for held in group])
         except Unplaceable as error:
-            self._fail(held, str(error), final=True)
-            return True
+            self._waiting = []
+            for held in group:
+                self._fail(held, str(error), final=True)
+            return
         if worker is None:
-            return False
-        held.started = time.monotonic()
+            return
+        self._waiting = []
+        for held in group:
+            held.started, held.members = time.monotonic(), len(group)
         with self._sessions.begin() as session:
-            queue.place(session, held.job.run_id, held.job.attempt, worker)
-        log.info("%s started, attempt %d on %s", held.name, held.job.attempt, worker)
-        return True
+            for held in group:
+                queue.place(session, held.job.run_id, held.job.attempt, worker, len(group))
+        for held in group:
+            together = f", with {len(group) - 1} others" if len(group) > 1 else ""
+            log.info("%s started, attempt %d on %s%s", held.name, held.job.attempt, worker, together)
 
     # -- collecting -----------------------------------------------------------------------------------------
 
@@ -213,17 +214,36 @@ class Orchestrator:
             ended = held is not None and held.news is not None and held.news.outcome is not None
             if held is not None and held.job.attempt == delivery.attempt and not ended:
                 held.news = delivery
-        for held in list(self._held.values()):
-            if held.news is not None:
-                self._settle(held, held.news)
-                held.news = None
+        news = [(held, held.news) for _, held in sorted(self._held.items()) if held.news is not None]
+        if not news:
+            return
+        self._launch_waiting()  # a worker may be free by now
+        with self._sessions.begin() as session:
+            for held, delivery in news:
+                self._store(session, held, delivery)
+        for held, delivery in news:
+            held.news = None
+            self._settle(held, delivery)
+
+    def _store(self, session: Session, held: Held, delivery: Delivery) -> None:
+        """Writes points and the outcome of an attempt."""
+        run_id, attempt, outcome = held.job.run_id, held.job.attempt, delivery.outcome
+        if delivery.points:
+            queue.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
+        if outcome is None:
+            return
+        if outcome.status in ("finished", "diverged"):
+            state = RunState(outcome.status)
+            queue.finish(session, run_id, attempt, state, outcome.loss, outcome.seconds, outcome.reason)
+        else:
+            failed = outcome.status == "failed"
+            reason = held.why_stopped or outcome.reason or "stopped"
+            queue.release(session, run_id, attempt, reason, failed, outcome.seconds, outcome.out_of_memory)
 
     def _settle(self, held: Held, delivery: Delivery) -> None:
-        run_id, attempt = held.job.run_id, held.job.attempt
+        """Lets the worker go of what is stored."""
         if delivery.points:
-            with self._sessions.begin() as session:
-                queue.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
-            self._pool.acknowledge(run_id, delivery.points[-1].seq)
+            self._pool.acknowledge(held.job.run_id, delivery.points[-1].seq)
         if delivery.outcome is not None:
             self._end(held, delivery.outcome)
         elif delivery.error is not None and delivery.begun:
@@ -232,24 +252,13 @@ class Orchestrator:
             self._put_back(held, delivery.error)
 
     def _end(self, held: Held, outcome: Outcome) -> None:
-        """Stores how an attempt ended, then frees its worker."""
-        job = held.job
-        with self._sessions.begin() as session:
-            if outcome.status in ("finished", "diverged"):
-                state = RunState(outcome.status)
-                queue.finish(
-                    session, job.run_id, job.attempt, state, outcome.loss, outcome.seconds, outcome.reason
-                )
-            else:
-                failed = outcome.status == "failed"
-                reason = held.why_stopped or outcome.reason or "stopped"
-                queue.release(
-                    session, job.run_id, job.attempt, reason, failed, outcome.seconds, outcome.out_of_memory
-                )
+        """An attempt's end is stored: frees its worker."""
         if outcome.status in ("finished", "diverged") or held.why_stopped == CANCELLED:
             # Not before the outcome is stored.
-            Path(job.checkpoint).unlink(missing_ok=True)
+            Path(held.job.checkpoint).unlink(missing_ok=True)
         self._free(held)
+        if held.started is not None:
+            self._brief = time.monotonic() - held.started < BRIEF_SECONDS
         if outcome.status == "failed":
             self._slow_down()
         else:
@@ -284,6 +293,8 @@ class Orchestrator:
     def _free(self, held: Held) -> None:
         self._pool.forget(held.job.run_id)
         del self._held[held.job.run_id]
+        if held in self._waiting:
+            self._waiting.remove(held)
         self._advancer.soon()
 
     def _slow_down(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs on Ray: long-lived workers, one run at a time each, on a cluster or on a Ray of our own."""
+"""Runs on Ray: long-lived workers, one cohort at a time each, on a cluster or on a Ray of our own."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from sweeps.spec import Resources
-from workers.executor import Calibration, Delivery, Unplaceable
+from workers.executor import Attempt, Calibration, Delivery, Unplaceable
 from workers.host import Host
 from workers.job import Job, Outcome
+from workers.slot import Slot
 
 log = logging.getLogger(__name__)
 
@@ -36,36 +36,7 @@ STOP_SECONDS = 60.0  # a run that was asked to stop notices within seconds
 PING_SECONDS = 5.0  # idle workers end themselves when no orchestrator calls
 IDLE_SECONDS = 60.0  # others may want what an idle worker holds on a shared cluster
 
-State: TypeAlias = tuple[tuple[int, int] | None, Resources]
-Call: TypeAlias = Literal["prepare", "launch", "drain", "holds", "calibrate"]
-
-
-@dataclass
-class Slot:
-    """A worker with what it is doing, and the one call to it that is under way."""
-
-    name: str
-    actor: Any
-    resources: Resources
-    ready: bool = False
-    job: tuple[int, int] | None = None  # run and attempt
-    waiting: Job | None = None  # to be launched as soon as the worker is ready
-    busy: bool = False  # calibrating
-    acknowledged: int = 0
-    stopped_at: float | None = None
-    call: Call | None = None
-    ref: Any = None
-    called_at: float = 0.0
-    idle_since: float = field(default_factory=time.monotonic)
-
-    def ask(self, call: Call, ref: Any) -> None:
-        """Remembers the call that is under way."""
-        self.call, self.ref, self.called_at = call, ref, time.monotonic()
-
-    @property
-    def idle(self) -> bool:
-        """Whether a run could start here."""
-        return self.job is None and not self.busy
+State: TypeAlias = tuple[list[Attempt], Resources]
 
 
 class RayPool:
@@ -115,9 +86,9 @@ class RayPool:
         within = self._limit is None or len(taken) < self._limit
         return within and sum(slot.resources.cpus for slot in taken) < total - 1e-9
 
-    def launch(self, job: Job) -> str | None:
-        """Starts an attempt on a warm worker, or on a new one where there is none."""
-        asked = job.spec.resources
+    def launch(self, jobs: Sequence[Job]) -> str | None:
+        """Starts attempts on a warm worker, or on a new one where there is none."""
+        asked = jobs[0].spec.resources
         if self.capacity(asked) == 0:
             if self._external and time.monotonic() - self._connected_at < JOINING_SECONDS:
                 return None
@@ -128,15 +99,16 @@ class RayPool:
         slot = min(free, key=lambda slot: not slot.ready) if free else self._make_room(asked)
         if slot is None:
             return None
-        slot.job, slot.waiting = (job.run_id, job.attempt), job
-        slot.acknowledged, slot.stopped_at = 0, None
+        attempts = [(job.run_id, job.attempt) for job in jobs]
+        slot.training, slot.waiting = {*attempts}, list(jobs)
+        slot.acknowledged |= dict.fromkeys(attempts, 0)
         self._advance(slot, 0.0)
         return slot.name
 
     def poll(self, timeout: float) -> list[Delivery]:
         """Waits at most ``timeout`` seconds for an end or a loss, then says what came of every attempt."""
         for slot in list(self._slots):
-            if self._external and slot.idle and time.monotonic() - slot.idle_since > IDLE_SECONDS:
+            if self._external and slot.spare and time.monotonic() - slot.idle_since > IDLE_SECONDS:
                 self._drop(slot)
             else:
                 self._advance(slot, timeout)
@@ -156,34 +128,37 @@ class RayPool:
 
     def acknowledge(self, run_id: int, seq: int) -> None:
         """The points up to ``seq`` are stored; the next drain lets the worker forget them."""
-        for slot in self._of(run_id):
-            slot.acknowledged = max(slot.acknowledged, seq)
+        for slot, attempt in self._of(run_id):
+            slot.acknowledged[attempt] = max(slot.acknowledged[attempt], seq)
 
     def forget(self, run_id: int) -> None:
-        """The worker is free for another run."""
-        for slot in self._of(run_id):
+        """The worker need not keep the outcome any longer."""
+        for slot, attempt in list(self._of(run_id)):
             if slot.ready:
-                slot.actor.forget.remote(*(slot.job or ()))
-            slot.job = slot.waiting = None
-            slot.idle_since = time.monotonic()
+                slot.actor.forget.remote(*attempt)
+            slot.waiting = [job for job in slot.waiting if job.run_id != run_id]
+            del slot.acknowledged[attempt]
+            slot.end(attempt)
 
     def abandon(self, run_id: int) -> None:
         """Another orchestrator has the attempt now; its worker is left alone."""
-        for slot in list(self._of(run_id)):
-            self._slots.remove(slot)
+        for slot, _ in list(self._of(run_id)):
+            if slot in self._slots:
+                self._slots.remove(slot)
 
     def stop(self, run_id: int) -> None:
         """Asks an attempt to write a checkpoint and end."""
-        for slot in self._of(run_id):
-            if slot.stopped_at is not None or slot.job is None:
+        for slot, attempt in self._of(run_id):
+            if attempt in slot.stopped or attempt not in slot.training:
                 continue
-            slot.stopped_at = time.monotonic()
-            if slot.waiting is None:
-                slot.actor.stop.remote(*slot.job)
+            slot.stopped[attempt] = time.monotonic()
+            if not slot.waiting:
+                slot.actor.stop.remote(*attempt)
             elif slot.call != "launch":
-                slot.waiting = None
+                slot.waiting = [job for job in slot.waiting if job.run_id != run_id]
                 never = Outcome("stopped", None, 0, 0, 0.0, "stopped before its worker was ready")
-                self._news.append(Delivery(*slot.job, [], never))
+                self._news.append(Delivery(*attempt, [], never))
+                slot.end(attempt)
 
     def adopt(self, worker: str, run_id: int, attempt: int) -> bool:
         """Finds a detached worker by its name; False when it is gone or does something else by now."""
@@ -193,9 +168,14 @@ class RayPool:
         except (ValueError, RayActorError, GetTimeoutError):
             return False
         held, resources = state
-        if held != (run_id, attempt):
+        if (run_id, attempt) not in held:
             return False
-        self._slots.append(Slot(worker, actor, resources, ready=True, job=held))
+        slot = next((slot for slot in self._slots if slot.name == worker), None)
+        if slot is None:
+            slot = Slot(worker, actor, resources, ready=True)
+            self._slots.append(slot)
+        slot.training.add((run_id, attempt))
+        slot.acknowledged[run_id, attempt] = 0
         return True
 
     def device(self) -> str | None:
@@ -215,13 +195,15 @@ class RayPool:
     def close(self) -> None:
         """Ends every worker, on a cluster only those that do not train, and leaves Ray."""
         for slot in self._slots:
-            if not self._external or slot.job is None:
+            if not self._external or not slot.acknowledged:
                 ray.kill(slot.actor)
         self._slots.clear()
         ray.shutdown()
 
-    def _of(self, run_id: int) -> Iterator[Slot]:
-        return (slot for slot in self._slots if slot.job is not None and slot.job[0] == run_id)
+    def _of(self, run_id: int) -> Iterator[tuple[Slot, Attempt]]:
+        return (
+            (slot, attempt) for slot in self._slots for attempt in slot.acknowledged if attempt[0] == run_id
+        )
 
     def _machines(self) -> list[dict[str, float]]:
         """Resources of every live machine, asked for at most once in five seconds."""
@@ -257,7 +239,7 @@ class RayPool:
         if fits:
             return self._open(asked)
         for slot in self._slots:
-            if slot.idle and slot.resources != asked:
+            if slot.spare and slot.resources != asked:
                 self._drop(slot)
                 break
         return None
@@ -287,10 +269,10 @@ class RayPool:
         """Makes the next call to a worker that has answered the last one."""
         if slot.ref is not None:
             return
-        if slot.waiting is not None:
+        if slot.waiting:
             slot.ask("launch", slot.actor.launch.remote(slot.waiting))
-        elif slot.job is not None:
-            slot.ask("drain", slot.actor.drain.remote(*slot.job, slot.acknowledged, timeout))
+        elif slot.acknowledged:
+            slot.ask("drain", slot.actor.drain.remote(slot.acknowledged, timeout))
         elif time.monotonic() - slot.called_at > PING_SECONDS:
             slot.ask("holds", slot.actor.holds.remote())
 
@@ -314,13 +296,18 @@ class RayPool:
         elif call == "calibrate":
             self._calibration, slot.busy = answer, False
         elif call == "launch":
-            slot.waiting = None
+            slot.waiting = []
             if not answer:
-                self._lose(slot, "the worker was training another run")
-            elif slot.stopped_at is not None and slot.job is not None:
-                slot.actor.stop.remote(*slot.job)
-        elif call == "drain" and (answer.run_id, answer.attempt) == slot.job:
-            self._news.append(answer)
+                self._lose(slot, "the worker was training other runs")
+            for attempt in slot.stopped:
+                slot.actor.stop.remote(*attempt)
+        elif call == "drain":
+            for delivery in answer:
+                attempt = delivery.run_id, delivery.attempt
+                if attempt in slot.acknowledged:
+                    self._news.append(delivery)
+                    if delivery.outcome is not None or delivery.error is not None:
+                        slot.end(attempt)
 
     def _check_silence(self, slot: Slot) -> None:
         now = time.monotonic()
@@ -328,15 +315,14 @@ class RayPool:
             self._lose(slot, f"no worker could be started within {START_SECONDS:g} s")
         elif slot.call in ("launch", "drain") and now - slot.called_at > SILENCE_SECONDS:
             self._lose(slot, f"the worker did not answer for {SILENCE_SECONDS:g} s")
-        elif slot.stopped_at is not None and now - slot.stopped_at > STOP_SECONDS:
+        elif any(now - asked > STOP_SECONDS for asked in slot.stopped.values()):
             self._lose(slot, f"the run did not stop within {STOP_SECONDS:g} s")
 
     def _lose(self, slot: Slot, error: str, out_of_memory: bool = False) -> None:
-        if slot.job is not None:
-            begun = slot.waiting is None or not slot.ready
-            lost = Delivery(*slot.job, [], error=error, begun=begun, out_of_memory=out_of_memory)
-            self._news.append(lost)
-        else:
+        for attempt in slot.acknowledged:
+            begun = not slot.waiting or not slot.ready
+            self._news.append(Delivery(*attempt, [], error=error, begun=begun, out_of_memory=out_of_memory))
+        if not slot.acknowledged:
             log.warning("worker %s was lost: %s", slot.name, error)
         self._drop(slot)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 
 from sweeps.cost import fit_seconds
-from workers.calibrate import SHAPES, calibrate, device
+from sweeps.spec import Resources
+from workers.calibrate import SHAPES, calibrate
 
 
 def test_calibration_describes_the_steps_it_timed() -> None:
     threads = torch.get_num_threads()
-    timings = calibrate(0.2)
+    timings = calibrate(Resources(), 0.2)
     assert torch.get_num_threads() == threads
     assert len(timings) == len(SHAPES)
     assert all(timing.seconds > 0 and timing.cost.steps >= 1 for timing in timings)
@@ -20,4 +21,3 @@ def test_calibration_describes_the_steps_it_timed() -> None:
     model = fit_seconds(timings)
     assert model is not None
     assert model(timings[-1].cost) > 0
-    assert device()

@@ -22,6 +22,7 @@ from sqlalchemy import select
 from store import service
 from store.db import Sessions, reading
 from store.models import AttemptRow
+from sweeps.data import STDLIB
 from sweeps.runs import RunState, SweepState
 from sweeps.spec import Resources, SweepSpec
 from workers.executor import Delivery, Unplaceable
@@ -75,7 +76,7 @@ def job(tiny: Tiny, tmp_path: Path) -> Callable[..., Job]:
         space = {"width": [8], "depth": [1], "resolution": [16], "batch": [4], "tokens": [tokens]}
         spec = replace(tiny(space=space), resources=Resources(**resources))
         config = spec.complete({})
-        return Job(run_id, attempt, spec, config, str(tmp_path / f"{run_id}.pt"), 0.1, None)
+        return Job(run_id, attempt, spec, STDLIB, config, str(tmp_path / f"{run_id}.pt"), 0.1, None)
 
     return make
 
@@ -91,7 +92,7 @@ def kill_workers(parent: int) -> None:
 def place(pool: RayPool, job: Job) -> None:
     """Launches as soon as Ray has the room."""
     end = time.monotonic() + 60
-    while pool.launch(job) is None:
+    while pool.launch([job]) is None:
         assert time.monotonic() < end
         pool.poll(0.05)
 
@@ -105,7 +106,7 @@ def attempts(sessions: Sessions, run_id: int) -> list[AttemptRow]:
 def test_workers_are_reused(pool: RayPool, wait: Wait, job: Callable[..., Job]) -> None:
     names = set()
     for run_id in range(1, 6):
-        names.add(pool.launch(job(run_id)))
+        names.add(pool.launch([job(run_id)]))
         delivery = wait(pool, run_id, lambda one: one.outcome is not None)
         assert delivery.outcome is not None and delivery.outcome.status == "finished"
         assert delivery.points[0].seq == 1
@@ -116,7 +117,7 @@ def test_workers_are_reused(pool: RayPool, wait: Wait, job: Callable[..., Job]) 
 def test_points_are_delivered_until_they_are_acknowledged(
     pool: RayPool, wait: Wait, job: Callable[..., Job]
 ) -> None:
-    pool.launch(job(10))
+    pool.launch([job(10)])
     first = wait(pool, 10, lambda one: one.outcome is not None)
     again = wait(pool, 10, lambda one: one.outcome is not None)
     assert again == first
@@ -130,7 +131,7 @@ def test_a_killed_worker_is_replaced_and_its_run_resumes(
     pool: RayPool, wait: Wait, job: Callable[..., Job]
 ) -> None:
     given = job(20, tokens=200_000)
-    pool.launch(given)
+    pool.launch([given])
     before = wait(pool, 20, lambda one: len(one.points) > 0)
     checkpoint = Path(given.checkpoint)
     end = time.monotonic() + 30
@@ -154,7 +155,7 @@ def test_a_killed_worker_is_replaced_and_its_run_resumes(
 
 def test_what_no_machine_has_is_refused(pool: RayPool, job: Callable[..., Job]) -> None:
     with pytest.raises(Unplaceable, match="asks for 1 CPUs and 64 GPUs"):
-        pool.launch(job(30, gpus=64))
+        pool.launch([job(30, gpus=64)])
     assert pool.capacity(Resources(cpus=1024)) == 0
 
 
@@ -162,7 +163,7 @@ def test_idle_workers_make_way_for_larger_ones(pool: RayPool, wait: Wait, job: C
     cpus = pool.capacity(Resources())
     place(pool, job(40, cpus=cpus))
     assert not pool.room()
-    assert pool.launch(job(41)) is None
+    assert pool.launch([job(41)]) is None
     delivery = wait(pool, 40, lambda one: one.outcome is not None)
     assert delivery.outcome is not None and delivery.outcome.status == "finished"
     pool.forget(40)

@@ -11,13 +11,14 @@ import torch
 from sweeps.runs import Point
 from workers import checkpoint
 from workers.checkpoint import Progress
+from workers.vigil import Vigil
 
 CPU = torch.device("cpu")
-PROGRESS = Progress(7, [Point(1, 5, 320, "val_loss", 2.5, 1e9)], 1.25, 2, 1)
+PROGRESS = Progress(7, [Point(1, 5, 320, "val_loss", 2.5, 1e9)], Vigil(1.25, 2, 1, 2.0, 1))
 
 
 def write(path: Path) -> None:
-    checkpoint.save(path, "run", PROGRESS, {"weight": torch.arange(3.0)}, {"state": {0: {"step": 7}}})
+    checkpoint.save(path, "run", PROGRESS, {"head": {"weight": torch.arange(3.0)}, "step": 7})
 
 
 def test_what_was_saved_is_read(tmp_path: Path) -> None:
@@ -25,10 +26,10 @@ def test_what_was_saved_is_read(tmp_path: Path) -> None:
     write(path)
     found = checkpoint.load(path, "run", CPU)
     assert found is not None
-    progress, model, state = found
+    progress, state = found
     assert progress == PROGRESS
-    assert torch.equal(model["weight"], torch.arange(3.0))
-    assert state == {"state": {0: {"step": 7}}}
+    assert torch.equal(state["head"]["weight"], torch.arange(3.0))
+    assert state["step"] == 7
     assert [file.name for file in path.parent.iterdir()] == ["run-1.pt"]
 
 

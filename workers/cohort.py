@@ -1,0 +1,294 @@
+"""Trains a cohort: runs of equal shape, from their first batch or their checkpoints to their ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sweeps.cost import Cost
+from sweeps.runs import Point
+from sweeps.spec import Config, to_dict
+from workers import checkpoint, device, proxies
+from workers.checkpoint import Progress
+from workers.datasets import Examples, Subset, load
+from workers.engines import Plan, make_engine
+from workers.job import Job, Listener, Outcome, Status, Verdict
+from workers.parametrisation import rules
+from workers.sampling import Sampler
+
+logger = logging.getLogger(__name__)
+
+REPORT_SECONDS = 1.0  # a stop is noticed within this
+READ_STEPS = 16  # losses are read from the device this often
+FIRST_EVALUATION = 1 / 32  # of the steps, where the first of several evaluations lies
+SEQUENCES = frozenset({"tokens"})  # tasks whose examples are many tokens each
+
+
+@dataclass
+class Member:
+    """One run of a cohort.
+
+    Args:
+        config: complete.
+        evaluations: steps after which the held-out loss is measured.
+        fingerprint: hash of all that decides the numbers of the run.
+        used: device seconds.
+    """
+
+    job: Job
+    config: Config
+    cost: Cost
+    evaluations: frozenset[int]
+    fingerprint: str
+    progress: Progress
+    used: float = 0.0
+    active: bool = True
+
+    @property
+    def steps(self) -> int:
+        """In all."""
+        return int(self.cost.steps)
+
+    @property
+    def tokens(self) -> int:
+        """Seen so far."""
+        return round(self.progress.step * self.cost.tokens_seen / self.cost.steps)
+
+
+class Cohort:
+    """Runs that train together, all at the same step.
+
+    Given the number of threads, an interrupted and resumed run gives the same numbers, bit for bit, as one
+    that was left alone.
+
+    Args:
+        jobs: runs of one sweep that differ in nothing that gives a tensor its shape.
+
+    Raises:
+        RuntimeError: when GPUs are asked for and there is none.
+        ValueError: the data cannot be used; what is wrong is named.
+    """
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        first = jobs[0]
+        self._spec, self._source = first.spec, first.source
+        self._device = device.pick(self._spec.resources)
+        device.set_kernels(self._spec.trainer)
+        config = self._spec.complete(first.config)
+        self._batch, self._resolution = int(config["batch"]), int(config.get("resolution", 1))
+        subset = Subset(int(config.get("unique", 0)), config.get("fraction", 1.0), config.get("kept", 1.0))
+        self.examples: Examples = load(self._source, self._resolution, self._device, subset)
+        self.members = [self._member(job) for job in jobs]
+        models = [
+            proxies.build(
+                member.config,
+                self._spec.proxy,
+                self._source,
+                torch.Generator().manual_seed(int(member.config["seed"])),
+            ).to(self._device)
+            for member in self.members
+        ]
+        plan = Plan(
+            task=self._source.task,
+            trainer=self._spec.trainer,
+            configs=[member.config for member in self.members],
+            steps=[member.steps for member in self.members],
+            rules=rules(models[0]),
+            device=self._device,
+        )
+        self.engine = make_engine(plan, models)
+        self._rates = plan.rates()
+        self._rows = list(self.members)  # as the engine has them
+        seeds = [int(member.config["seed"]) for member in self.members]
+        self._sampler = Sampler(self.examples.places["train"], seeds, self._batch, self._device)
+        self._losses: list[Tensor] = []
+        self.step = 0
+
+    def _member(self, job: Job) -> Member:
+        config = self._spec.complete(job.config)
+        cost = self._spec.cost(config)
+        spec = to_dict(self._spec)
+        parts = [spec["proxy"], spec["trainer"], config, dict(self.examples.hashes)]
+        text = json.dumps(parts, sort_keys=True)
+        steps = evaluation_steps(int(cost.steps), self._spec.trainer.evaluations)
+        return Member(job, config, cost, steps, hashlib.sha256(text.encode()).hexdigest(), Progress(0, []))
+
+    def resume(self) -> list[int]:
+        """Takes every run to where its checkpoint stands, if there is one; the step of each."""
+        for row, member in enumerate(self.members):
+            path = Path(member.job.checkpoint)
+            found = checkpoint.load(path, member.fingerprint, self._device)
+            if found is not None:
+                member.progress, state = found
+                self.engine.load(row, state)
+                logger.info("%s goes on from step %d", path.name, member.progress.step)
+        self.step = self.members[0].progress.step
+        return [member.progress.step for member in self.members]
+
+    def advance(self) -> Tensor:
+        """One optimiser step of every run; losses before it, on the device, one a row of the engine."""
+        inputs, targets = self.examples.take("train", self._sampler(self.step))
+        losses = self.engine.step(self.step, inputs, targets)
+        self.step += 1
+        self._losses.append(losses)
+        return losses
+
+    def run(self, listener: Listener) -> None:
+        """Trains until every run has ended; all must be at the same step."""
+        self._listener = listener
+        self._charged = reported = saved = self._measured = time.monotonic()
+        self._measured_step = self.step
+        evaluations = frozenset.union(*(member.evaluations for member in self.members))
+        every = self._spec.trainer, min(member.job.checkpoint_seconds for member in self.members)
+        for member in self.members:
+            self._tell(member, list(member.progress.points))
+        while self._active():
+            self._heed_limits()
+            if time.monotonic() - saved >= every[1]:
+                self._read()
+                for member in self._active():
+                    self._save(member)
+                saved = time.monotonic()
+            if not self._active():
+                return
+            self.advance()
+            if self.step in evaluations:
+                self._read()
+                self._measure()
+                reported = time.monotonic()
+            elif len(self._losses) >= READ_STEPS:
+                self._read()
+            if time.monotonic() - reported >= REPORT_SECONDS:
+                for member in self._active():
+                    self._tell(member, [])
+                reported = time.monotonic()
+
+    def _active(self) -> list[Member]:
+        return [member for member in self.members if member.active]
+
+    def _charge(self) -> None:
+        """Shares the device seconds since the last call among the runs that train."""
+        moment, resources, active = time.monotonic(), self._spec.resources, self._active()
+        for member in active:
+            member.used += (moment - self._charged) * (resources.gpus or resources.cpus) / len(active)
+        self._charged = moment
+
+    def _heed_limits(self) -> None:
+        self._charge()
+        for member in self._active():
+            limit = member.job.max_seconds
+            if limit is not None and member.used >= limit:
+                self._end(member, "stopped", reason="device-second budget")
+
+    def _tell(self, member: Member, points: list[Point]) -> None:
+        if self._listener.points(member.job.run_id, points) is Verdict.STOP:
+            self._end(member, "stopped", reason="asked to stop")
+
+    def _read(self) -> None:
+        """Takes the losses of the last steps from the device, and ends the runs that diverged."""
+        if not self._losses:
+            return
+        table = torch.stack(self._losses).tolist()
+        self._losses.clear()
+        warmup, guessing = self._spec.trainer.warmup, self._source.guessing
+        for row, member in enumerate(self._rows):
+            for step, losses in enumerate(table, self.step - len(table) + 1):
+                if not member.active or step > member.steps:
+                    break
+                member.progress.step = step
+                warm = step > warmup * member.steps
+                why = member.progress.vigil.see(losses[row], step, member.steps, warm, guessing)
+                if why is not None:
+                    self._end(member, "diverged", reason=why)
+
+    def _save(self, member: Member) -> None:
+        path, state = Path(member.job.checkpoint), self.engine.state(self._rows.index(member))
+        checkpoint.save(path, member.fingerprint, member.progress, state)
+
+    def _end(
+        self, member: Member, status: Status, loss: float | None = None, reason: str | None = None
+    ) -> None:
+        self._charge()
+        if status == "stopped":
+            self._read()
+            if not member.active:  # what was read ended it
+                return
+            self._save(member)
+        member.active = False
+        outcome = Outcome(status, loss, member.progress.step, member.tokens, member.used, reason)
+        self._listener.ended(member.job.run_id, outcome)
+        left = [row for row, other in enumerate(self._rows) if other.active]
+        if left and 2 * len(left) <= len(self._rows) and not self._losses:
+            self._rows = [self._rows[row] for row in left]
+            self._rates = self._rates[:, left]
+            self.engine.keep(left)
+            self._sampler.keep(left)
+
+    def _measure(self) -> None:
+        """Evaluates, reports what is due, and ends the runs that have made their last step."""
+        elapsed = time.monotonic() - self._measured
+        done = self.step - self._measured_step
+        due = [member for member in self._active() if self.step in member.evaluations]
+        flops = sum(member.cost.flops / member.cost.steps for member in self._active()) * done / elapsed
+        peak = device.peak_flops(self._device.type, self._spec.trainer.precision, torch.get_num_threads())
+        loss, error = self._evaluate()
+        rates, norms = self._rates[self.step - 1].tolist(), self.engine.norms.tolist()
+        for row, member in [(self._rows.index(member), member) for member in due]:
+            values = {"val_loss": loss[row]}
+            if self._source.task == "classes":
+                values["val_error"] = error[row]
+            values |= {
+                "train_loss": member.progress.vigil.mean(),
+                "lr": rates[row],
+                "grad_norm": norms[row],
+                "tokens_per_second": done * member.cost.tokens_seen / member.cost.steps / elapsed,
+                "flop_utilisation": flops / peak,
+                "spikes": float(member.progress.vigil.spikes),
+            }
+            first, now = len(member.progress.points) + 1, time.time()
+            points = [
+                Point(seq, self.step, member.tokens, metric, value, now)
+                for seq, (metric, value) in enumerate(values.items(), first)
+            ]
+            member.progress.points.extend(points)
+            self._tell(member, points)
+        self._measured, self._measured_step = time.monotonic(), self.step
+        for member in due:
+            if member.active and self.step == member.steps:
+                self._finish(member)
+
+    def _finish(self, member: Member) -> None:
+        final = {point.metric: point.value for point in member.progress.points}
+        if math.isfinite(final["val_loss"]):
+            self._end(member, "finished", final[self._spec.metric.name])
+        else:
+            what = f"the held-out loss is {final['val_loss']} after the last step"
+            self._end(member, "diverged", reason=what)
+
+    def _evaluate(self) -> tuple[list[float], list[float]]:
+        """Mean loss, and share of wrong classes, on the fixed held-out examples, by row of the engine."""
+        asked = self._spec.trainer.eval_tokens
+        count = -(-asked // self._resolution) if self._source.task in SEQUENCES else asked
+        places = self.examples.evaluation(count)
+        totals = torch.zeros(2, len(self._rows), dtype=torch.float64, device=self._device)
+        # Twice the training batch needs less memory than training does, since nothing is kept.
+        for chunk in places.split(2 * self._batch):
+            totals += len(chunk) * torch.stack(self.engine.evaluate(*self.examples.take("held_out", chunk)))
+        loss, error = (totals / len(places)).tolist()
+        return loss, error
+
+
+def evaluation_steps(steps: int, count: int) -> frozenset[int]:
+    """Steps after which the held-out loss is measured: log-spaced, the last one always among them."""
+    first = max(1.0, steps * FIRST_EVALUATION) if count > 1 else steps
+    return frozenset(int(step) for step in np.rint(np.geomspace(first, steps, count))) | {steps}

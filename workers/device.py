@@ -1,0 +1,77 @@
+"""What runs train on: the device, how it computes, and how fast it is at best."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from functools import lru_cache
+
+import torch
+
+from sweeps.spec import Resources, Trainer
+
+SIZE = {"cpu": 512, "cuda": 8192}  # of the square matrices that tell the peak
+REPEATS = 5
+
+
+def pick(resources: Resources) -> torch.device:
+    """The GPU where one is asked for, the CPU otherwise; as many threads as CPUs were asked for.
+
+    Raises:
+        RuntimeError: when GPUs are asked for and there is none.
+    """
+    torch.set_num_threads(max(1, int(resources.cpus)))
+    if resources.gpus == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise RuntimeError(
+            f"resources.gpus is {resources.gpus:g}, but PyTorch {torch.__version__} sees no GPU here; "
+            "set resources.gpus to 0 or start a worker with a GPU and a CUDA build of PyTorch"
+        )
+    return torch.device("cuda")
+
+
+def set_kernels(trainer: Trainer) -> None:
+    """How matrix products are rounded, and whether sums may come in any order."""
+    torch.set_float32_matmul_precision("high" if trainer.precision == "tf32" else "highest")
+    strict = trainer.kernels == "deterministic"
+    if strict:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(strict)
+    torch.backends.cudnn.benchmark = not strict
+
+
+def name(device: torch.device | None = None) -> str:
+    """The same for all machines of a kind."""
+    if torch.cuda.is_available() and (device is None or device.type == "cuda"):
+        return torch.cuda.get_device_name()
+    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+@lru_cache(maxsize=8)
+def peak_flops(kind: str, precision: str, threads: int) -> float:  # noqa: ARG001
+    """Measured FLOPs a second of a large matrix product, the best of some.
+
+    Args:
+        kind: of device, cpu or cuda.
+        precision: of the trainer.
+        threads: in use.
+    """
+    size, device = SIZE[kind], torch.device(kind)
+    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(REPEATS):
+        wait(device)
+        began = time.perf_counter()
+        left @ right
+        wait(device)
+        best = min(best, time.perf_counter() - began)
+    return 2.0 * size**3 / best
+
+
+def wait(device: torch.device) -> None:
+    """Lets the device finish what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,125 @@
+"""AdamW and SGD over rows of weights, one row a member with rates, decay and clipping of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from workers.engines.base import Plan
+from workers.optimizer import EPSILON, MOMENTUM
+
+
+class Update(Protocol):
+    """One step of an optimiser.
+
+    Args:
+        moments: what it remembers of each weight, by PyTorch's names: (members, weights).
+        steps: made so far.
+    """
+
+    moments: dict[str, Tensor]
+    steps: int
+
+    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
+        """Changes the weights, (members, weights).
+
+        Returns:
+            Norms of the gradients before they were clipped, (members,).
+        """
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with some of the members."""
+
+
+def make_update(plan: Plan, shapes: Mapping[str, torch.Size]) -> Update:
+    """The update that a trainer asks for.
+
+    Args:
+        shapes: of the parameters, in the order in which a row holds them.
+    """
+    return AdamW(plan, shapes) if plan.trainer.optimizer == "adamw" else SGD(plan, shapes)
+
+
+class _Base:
+    """What both have: rates by step and member, decay and multipliers by weight, clipping."""
+
+    def __init__(self, plan: Plan, shapes: Mapping[str, torch.Size], moments: tuple[str, ...]) -> None:
+        device, members = plan.device, len(plan.configs)
+        sizes = torch.tensor([shape.numel() for shape in shapes.values()])
+        rules = [plan.rules[name] for name in shapes]
+        rate = torch.tensor([rule.rate for rule in rules]).repeat_interleave(sizes)
+        decay = torch.tensor([rule.decay for rule in rules]).repeat_interleave(sizes)
+        asked = torch.tensor([float(config["weight_decay"]) for config in plan.configs])
+        self.steps = 0
+        self.moments = {name: torch.zeros(members, int(sizes.sum()), device=device) for name in moments}
+        self._clip = plan.trainer.clip
+        self._rates = plan.rates().float().to(device)
+        self._rate = None if bool((rate == 1.0).all()) else rate.to(device)
+        self._decay = decay.to(device)
+        self._asked = asked.to(device)[:, None]
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with some of the members."""
+        self.moments = {name: moment[rows] for name, moment in self.moments.items()}
+        self._rates = self._rates[:, rows]
+        self._asked = self._asked[rows]
+
+    def _clipped(self, gradients: Tensor) -> Tensor:
+        """Scales each row in place as ``clip_grad_norm_`` does; its norm before."""
+        norms = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+        gradients.mul_((self._clip / (norms + 1e-6)).clamp_(max=1.0))
+        before: Tensor = norms[:, 0]
+        return before
+
+    def _rate_of(self, step: int) -> Tensor:
+        """(members, 1), or (members, weights) where weights learn at rates of their own."""
+        rate = self._rates[step][:, None]
+        return rate if self._rate is None else rate * self._rate
+
+
+class AdamW(_Base):
+    """Loshchilov and Hutter 2019 (arXiv 1711.05101), as ``torch.optim.AdamW`` computes it."""
+
+    def __init__(self, plan: Plan, shapes: Mapping[str, torch.Size]) -> None:
+        super().__init__(plan, shapes, ("exp_avg", "exp_avg_sq"))
+        self._beta1 = plan.betas(0)[0]
+        self._beta2 = torch.tensor([plan.betas(m)[1] for m in range(len(plan.configs))], device=plan.device)[
+            :, None
+        ]
+
+    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
+        norms = self._clipped(gradients)
+        self.steps += 1
+        rate = self._rate_of(step)
+        mean, square = self.moments["exp_avg"], self.moments["exp_avg_sq"]
+        weights.mul_(1.0 - rate * self._asked * self._decay)
+        mean.lerp_(gradients, 1.0 - self._beta1)
+        square.mul_(self._beta2).addcmul_(gradients, gradients * (1.0 - self._beta2))
+        scale = (1.0 - self._beta2**self.steps).sqrt_()
+        size = square.sqrt().div_(scale).add_(EPSILON)
+        weights.addcdiv_(mean * (rate / (1.0 - self._beta1**self.steps)), size, value=-1.0)
+        return norms
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with some of the members."""
+        super().keep(rows)
+        self._beta2 = self._beta2[rows]
+
+
+class SGD(_Base):
+    """With momentum, and decay added to the gradient, as ``torch.optim.SGD`` computes it."""
+
+    def __init__(self, plan: Plan, shapes: Mapping[str, torch.Size]) -> None:
+        super().__init__(plan, shapes, ("momentum_buffer",))
+
+    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
+        norms = self._clipped(gradients)
+        self.steps += 1
+        momentum = self.moments["momentum_buffer"]
+        gradients.addcmul_(weights, self._asked * self._decay)
+        momentum.mul_(MOMENTUM).add_(gradients)
+        weights.sub_(momentum * self._rate_of(step))
+        return norms

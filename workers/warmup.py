@@ -1,0 +1,18 @@
+"""What a worker does before its first run, so that no run's seconds hold it."""
+
+from __future__ import annotations
+
+import torch
+
+from sweeps.data import STDLIB
+from sweeps.spec import Resources
+from workers import device
+from workers.datasets import load
+from workers.engines import stacked  # noqa: F401  what tracing imports takes a second
+
+
+def warm_up(resources: Resources) -> None:
+    """Imports, reads the text that most sweeps train on, and measures how fast matrix products are."""
+    chosen = device.pick(resources)
+    device.peak_flops(chosen.type, "float32", torch.get_num_threads())
+    load(STDLIB, 1, chosen)
