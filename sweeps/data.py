@@ -128,7 +128,9 @@ class Npz:
         if images == (self.features is not None) or (self.channels is None) != (self.resolution is None):
             allowed = "either features, or channels and resolution for images"
             raise DataError([_wrong(name, "features", self.features, allowed)])
-        unit = self.unit or ("squared error" if self.classes is None else f"nats/{'image' if images else 'row'}")
+        unit = self.unit or (
+            "squared error" if self.classes is None else f"nats/{'image' if images else 'row'}"
+        )
         return Source(
             name,
             "npz",
@@ -246,7 +248,9 @@ def read(name: str, entry: object) -> Source:
         made = TypeAdapter(kind).validate_python({str(key): value for key, value in entry.items()})
     except ValidationError as error:
         found = problems(error.errors(include_url=False), kind)
-        raise DataError([Problem(f"data.{name}.{one.field}", one.given, one.allowed) for one in found]) from None
+        raise DataError(
+            [Problem(f"data.{name}.{one.field}", one.given, one.allowed) for one in found]
+        ) from None
     source: Source = made.source(name)
     return source
 

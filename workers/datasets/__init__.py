@@ -1,4 +1,7 @@
-"""Data sets by the name of their reader. A further one is a module here, an entry below and one in ``sweeps.data``."""
+"""Data sets by the name of their reader.
+
+A further reader is a module here, an entry below, and one in ``sweeps.data.ENTRIES``.
+"""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Examples(Protocol):
 class Subset:
     """What is left of the training split; the held-out one stays whole, so that results compare.
 
-    A smaller subset is part of every larger one.
+    Without pruning, a smaller subset is part of every larger one.
 
     Args:
         unique: so many examples (tokens, of text) are trained on again and again; 0 for all there are.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -43,7 +45,7 @@ def normal(counter: Tensor) -> Tensor:
     """Nearly normal numbers of mean 0 and variance 1: sums of four even ones, which ends at 3.46; float32."""
     bits = mix(counter)
     total = (bits & 0xFFFF) + (bits >> 16 & 0xFFFF) + (bits >> 32 & 0xFFFF) + (bits >> 48 & 0xFFFF)
-    return (total.float() - 2 * 0xFFFF) * (3.0**0.5 / 0x10000)
+    return (total.float() - 2 * 0xFFFF) * (math.sqrt(3.0) / 0x10000)
 
 
 def shuffled(count: int) -> Tensor:

@@ -1,11 +1,11 @@
-"""Endless images of letters and digits: the fonts that come with matplotlib, moved, turned, bent and soiled."""
+"""Endless images of letters and digits in the fonts of matplotlib, moved, turned, bent and soiled."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,12 +37,12 @@ LEAST_CELL = 8
 DRAWS = 10  # random numbers of an image
 
 # How far images may be from the glyph as it is drawn.
-TURN, SHEAR, STRETCH, SHIFT = 0.5, 0.4, 0.2, 0.25  # radians, of the height, natural log, of half the image
-SIZES = (0.55, 1.05)  # share of the image that the square has
-BOLD = 0.3  # of full ink, by which strokes are made thicker or thinner
-SHARP = (1.0, 3.0)  # slope of their edges
-CONTRAST = (0.35, 1.0)  # of ink and paper, of either sign
-DIRT = (0.05, 0.45)  # standard deviation of what is added to every pixel
+TURN, SHEAR, STRETCH, SHIFT = 0.35, 0.3, 0.2, 0.2  # radians, of the height, natural log, of half the image
+SIZES = (1.1, 1.8)  # of the square against the image; capitals are half as high as the square
+BOLD = (0.7, 1.4)  # power of the ink, by which strokes are made thicker or thinner
+SHARP = (1.2, 2.5)  # how much steeper their edges are made
+CONTRAST = (0.4, 1.0)  # of ink and paper, of either sign
+DIRT = (0.02, 0.25)  # standard deviation of what is added to every pixel
 SPREAD = 0.4  # standard deviation of a pixel, about, by which images are divided
 
 
@@ -53,7 +53,8 @@ class Glyphs:
     Args:
         atlas: float32, (fonts * 62 * cell * cell), ink from 0 to 1, at a scale that suits the resolution.
         cell: pixels along a side of one glyph.
-        chosen: training places that a subset leaves; None for all of ``unique``, or for no end where that is 0.
+        chosen: training places that pruning leaves; None for all.
+        unique: so many training images are seen again and again; 0 for no end.
     """
 
     hashes: Mapping[str, str]
@@ -79,7 +80,7 @@ class Glyphs:
         draws = uniform(instance, DRAWS)[..., None, None].unbind(-3)  # each (*s, 1, 1)
         ink = self._ink(font * len(CHARACTERS) + label, draws[:7])
         soft, contrast, dirt = draws[7:]
-        ink = ((ink - 0.5 + BOLD * (draws[6] - 0.5)) * _between(SHARP, soft) + 0.5).clamp(0.0, 1.0)
+        ink = (ink.pow(_between(BOLD, draws[6])) * _between(SHARP, soft)).clamp(max=1.0)
         strength = _between(CONTRAST, (2.0 * contrast) % 1.0) * torch.where(contrast < 0.5, 1.0, -1.0)
         pixels = torch.arange(r * r, device=device).reshape(r, r)
         noise = normal((instance ^ 0x5DEECE66D)[..., None, None] + pixels)
@@ -120,9 +121,9 @@ def examples(source: Source, resolution: int, device: torch.device, subset: Subs
     made = Glyphs(hashes, _scaled(cell).to(device), cell, resolution)
     score = distances(lambda places: made.take("train", places.to(device)), source.outputs)
     chosen = choose(source, subset, ENDLESS, score)
-    if chosen is None or subset.kept == 1:
-        return Glyphs(hashes, made.atlas, cell, resolution, unique=subset.unique)
-    return Glyphs(hashes, made.atlas, cell, resolution, chosen.to(device))
+    if chosen is None:
+        return replace(made, unique=subset.unique)
+    return replace(made, chosen=chosen.to(device))
 
 
 @lru_cache(maxsize=1)
@@ -150,7 +151,8 @@ def _scaled(cell: int) -> Tensor:
     """The atlas with fewer pixels, each the mean of those it stands for."""
     drawn = torch.from_numpy(atlas())
     parts = [
-        torch.nn.functional.avg_pool2d(part[:, None].float() / 255.0, CELL // cell) for part in drawn.split(62)
+        torch.nn.functional.avg_pool2d(part[:, None].float() / 255.0, CELL // cell)
+        for part in torch.chunk(drawn, len(FONTS))  # one font at a time, for memory
     ]
     return torch.cat(parts).flatten()
 
@@ -162,7 +164,9 @@ def _fonts() -> Path:
     folder = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
     for name in FONTS:
         if not (folder / f"{name}.ttf").is_file():
-            raise FileNotFoundError(f"the data set glyphs needs the font {name}.ttf, which is not in {folder}")
+            raise FileNotFoundError(
+                f"the data set glyphs needs the font {name}.ttf, which is not in {folder}"
+            )
     return folder
 
 

@@ -49,16 +49,23 @@ def _splits(source: Source) -> dict[str, Any]:
         load: Callable[..., Any] = import_module("datasets").load_dataset
     except ImportError as error:
         given = f"no package datasets ({error})"
-        raise ReadError(source, "reader", given, "pip install 'scalewise[huggingface]' on every worker") from None
+        raise ReadError(
+            source, "reader", given, "pip install 'scalewise[huggingface]' on every worker"
+        ) from None
     options, found = source.options, {}
     for split, option in SPLITS.items():
         try:
             found[split] = load(
-                options["path"], options.get("config"), split=options[option], revision=options.get("revision")
+                options["path"],
+                options.get("config"),
+                split=options[option],
+                revision=options.get("revision"),
             )
         except Exception as error:  # whatever the hub, the network or a data set's own files may raise
             given = f"{type(error).__name__}: {error}"
-            allowed = f"a data set with the split {options[option]} that this machine reaches or has in its cache"
+            allowed = (
+                f"a data set with the split {options[option]} that this machine reaches or has in its cache"
+            )
             raise ReadError(source, options["path"], given, allowed) from error
         wanted = [str(options[key]) for key in ("text", "image") if key in options]
         wanted += [str(options["label"])] if source.task == "classes" else []

@@ -26,7 +26,8 @@ def examples(source: Source, resolution: int, device: torch.device, subset: Subs
     """The images at any resolution, decoded when they are first asked for.
 
     A file is held out when a hash of its path says so, unless there are folders ``train`` and ``held_out``,
-    ``val`` or ``test``. Hashes are of names and sizes of files: their contents may be more than one would read.
+    ``val`` or ``test``. Hashes are of names and sizes of files: to read them all may take
+    hours.
 
     Raises:
         ReadError: there is no such folder, or it has not as many classes as the source, or no images.

@@ -26,8 +26,8 @@ def examples(source: Source, resolution: int, device: torch.device, subset: Subs
     """The arrays, resident.
 
     Raises:
-        ReadError: the file is no archive, or an array is missing, of objects, of another shape, not finite, or
-            beyond the classes.
+        ReadError: the file is no archive, or an array is missing, of objects, of another shape, not finite,
+            or beyond the classes.
     """
     if source.resolution is not None and resolution != source.resolution:
         raise ReadError(source, "resolution", str(resolution), str(source.resolution))
@@ -77,21 +77,19 @@ def _arrays(source: Source, path: Path) -> Arrays:
     if not path.is_file():
         raise ReadError(source, path, "no such file", "an .npz file")
     try:
-        with np.load(path, allow_pickle=False) as archive:  # a pickle may run any code
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ReadError(source, path, "a single array", f"an .npz file with {ALLOWED}")
-            return {name: archive[name] for name in archive.files}
+        with path.open("rb") as file:  # numpy leaves a file open that it opened and could not read
+            archive = np.load(file, allow_pickle=False)  # a pickle may run any code
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, ReadError):
-            raise
         pickled = "pickle" in str(error).lower()
-        allowed = "arrays of numbers, written by numpy.savez"
         given = "objects or no .npz file" if pickled else f"a file that cannot be read ({error})"
-        raise ReadError(source, path, given, allowed) from None
+        raise ReadError(source, path, given, "arrays of numbers, written by numpy.savez") from None
+    raise ReadError(source, path, "a single array", f"an .npz file with {ALLOWED}")
 
 
 def _inputs(source: Source, path: Path, name: str, array: np.ndarray[Any, Any]) -> Tensor:
-    """Images (n, channels, r, r), also where the file has (n, r, r, channels) or (n, r, r); or rows (n, features)."""
+    """Images, (n, channels, r, r), from (n, r, r, channels) and (n, r, r) too; or rows, (n, features)."""
     if array.dtype.kind not in "iuf":
         raise ReadError(source, path, f"{name} of type {array.dtype}", "numbers")
     shape = array.shape

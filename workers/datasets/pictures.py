@@ -14,7 +14,7 @@ from torch import Tensor
 
 from workers.datasets.base import spread
 
-KEPT_BYTES = 2 << 30  # of decoded images of a process, each split by itself
+KEPT_BYTES = 1 << 30  # of the decoded images of one split at one resolution
 THREADS = 4
 MIDDLE, SPREAD = 0.5, 0.25  # of pixels from 0 to 1, about; taken off and divided by
 
@@ -50,7 +50,8 @@ class Album:
                 for place, image in zip(missing, pool.map(self.read, missing.tolist()), strict=True):
                     self.kept[place] = image
             self.known[missing] = True
-        return self.kept[asked]
+        found: Pixels = self.kept[asked]
+        return found
 
 
 def fitted(image: Image.Image, channels: int, resolution: int) -> Pixels:

@@ -67,8 +67,8 @@ def rows(
 ) -> Rows:
     """Moves splits to a device and takes a subset.
 
-    Inputs are centred and scaled to variance 1, each channel or feature by what the whole training split says;
-    values to predict likewise, so that guessing their mean costs 1.
+    Inputs are centred and scaled to variance 1, each channel or feature by what the whole training split
+    says; values to predict likewise, so that guessing their mean costs 1.
 
     Args:
         score: of the training examples, (n); None for the distance to the mean of the class, if there are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -19,21 +20,30 @@ Score = Callable[[Tensor], Tensor]  # places to how hard each is, (places)
 
 
 def choose(source: Source, subset: Subset, places: int, score: Score | None) -> Tensor | None:
-    """The places that are left, int64, on the host; None for all of them.
+    """The places that are left, int64, on the host.
 
     Args:
         places: of the training split.
         score: of places, larger for harder ones; None where there is none.
 
+    Returns:
+        None for all of them; of an endless split that is not pruned, for the first ``subset.unique``.
+
     Raises:
         ReadError: there are too few, or there is no score to prune by.
     """
-    if subset.whole:
-        return None
     if subset.kept < 1 and score is None:
         allowed = "1, as neither classes nor a score say which examples are hard"
         raise ReadError(source, "kept", f"{subset.kept:g}", allowed)
-    pool = _endless(source, subset) if places == ENDLESS else shuffled(places)[: share(subset.fraction, places)]
+    if places == ENDLESS:
+        _check_endless(source, subset)
+        if subset.kept == 1:
+            return None
+        pool = torch.arange(_pool(subset))
+    elif subset.whole:
+        return None
+    else:
+        pool = shuffled(places)[: share(subset.fraction, places)]
     if subset.kept < 1 and score is not None:
         hardest = torch.argsort(score(pool), descending=True, stable=True)
         # In their shuffled order, so that a smaller number of unique ones is as hard as a larger one.
@@ -52,7 +62,7 @@ def distances(take: Take, classes: int) -> Score:
 
     def score(places: Tensor) -> Tensor:
         total: Tensor | None = None
-        for inputs, targets in map(take, places.split(CHUNK)):
+        for inputs, targets in map(take, torch.split(places, CHUNK)):
             rows = inputs.flatten(1).double()
             if total is None:
                 total = rows.new_zeros(classes, rows.shape[1] + 1)  # the last column counts
@@ -61,20 +71,23 @@ def distances(take: Take, classes: int) -> Score:
         means = total[:, :-1] / total[:, -1:].clamp(min=1)
         parts = [
             torch.linalg.vector_norm(inputs.flatten(1).double() - means[targets], dim=1)
-            for inputs, targets in map(take, places.split(CHUNK))
+            for inputs, targets in map(take, torch.split(places, CHUNK))
         ]
         return torch.cat(parts).cpu()
 
     return score
 
 
-def _endless(source: Source, subset: Subset) -> Tensor:
-    """As many as are to be left before the hardest are kept."""
+def _check_endless(source: Source, subset: Subset) -> None:
     if subset.fraction < 1:
         raise ReadError(source, "fraction", f"{subset.fraction:g}", "1, as its examples are endless")
-    if not subset.unique:
-        raise ReadError(source, "unique", "0", "at least 1 with kept below 1, as its examples are endless")
-    count = -(-subset.unique // subset.kept) if subset.kept < 1 else subset.unique
-    if count > LARGEST_POOL:
-        raise ReadError(source, "unique", f"{subset.unique:,}", f"{LARGEST_POOL:,} before pruning")
-    return torch.arange(int(count))
+    if subset.kept == 1:
+        return
+    if not 0 < _pool(subset) <= LARGEST_POOL:
+        allowed = f"1 to {int(LARGEST_POOL * subset.kept):,} with kept below 1, as its examples are endless"
+        raise ReadError(source, "unique", f"{subset.unique:,}", allowed)
+
+
+def _pool(subset: Subset) -> int:
+    """So many that the hardest of them are as many as are to be left."""
+    return math.ceil(subset.unique / subset.kept)

@@ -1,15 +1,15 @@
 """Synthetic values whose scaling exponents are known, so that a fitted law can be held against the truth.
 
-An example is of kind k = 1, 2, ... with a chance of k^-a - (k + 1)^-a, so kinds beyond the w-th have (w + 1)^-a
-of all examples together. Its inputs say which of the first m kinds it is (one-hot; all 0 for the kinds beyond), its
-m values are the k-th of m orthogonal vectors (those of the discrete cosine transform); of the kinds beyond, one of
-them at random, with a random sign.
+An example is of kind k = 1, 2, ... with a chance of k^-a - (k + 1)^-a, so that kinds beyond the w-th are
+(w + 1)^-a of all examples. Its inputs say which of the first m kinds it is (one-hot; all 0 for the kinds
+beyond). Its m values are the k-th of m orthogonal vectors, those of the discrete cosine transform; for the
+kinds beyond they are one of these vectors at random, with a random sign.
 
-What a network of w units in its last hidden layer gives lies on a plane of w dimensions, so its mean squared error
-is at least the sum of all but the w largest variances of the values (Eckart and Young 1936): (w + 1)^-a, up to
-what its biases do. One hidden layer of ReLU units reaches that. Of D examples, the kinds with a chance below about
-1 / D are yet to be learned, which leaves D^(-a / (1 + a)) (Hutter 2021, arXiv 2102.04074; Michaud et al. 2023,
-arXiv 2303.13506, where both exponents are of one model).
+What a network with w units in its last hidden layer can give lies on a plane of w dimensions, so its mean
+squared error is at least the sum of all but the w largest variances of the values (Eckart and Young 1936):
+(w + 1)^-a, give or take a unit for its biases. One hidden layer reaches that. Of D examples, the kinds rarer
+than about 1 / D are yet to be learned, which leaves about D^(-a / (1 + a)) (Hutter 2021, arXiv 2102.04074;
+Michaud et al. 2023, arXiv 2303.13506, who derive both exponents from one such model).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ from workers.datasets.counter import below, mix
 from workers.datasets.subsets import choose
 
 VERSION = "1"
-DRAWS = 4  # counters of an example: its kind, the vector of a kind beyond, the vector of the noise, both signs
+DRAWS = (
+    4  # counters of an example: its kind, the vector of a kind beyond, the vector of the noise, both signs
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Teacher:
     Args:
         vectors: (m, m), float32, each of mean square 1.
         exponent: a above.
-        noise: variance of values, beside what their kind says.
+        noise: variance of values beside what their kind says.
         unique: so many training examples are seen again and again; 0 for no end.
     """
 
@@ -89,6 +91,7 @@ def examples(source: Source, _resolution: int, device: torch.device, subset: Sub
 def _cosines(count: int) -> Tensor:
     """Orthogonal vectors with a mean square of 1, (count, count)."""
     numbers = torch.arange(count, dtype=torch.float64)
-    vectors = torch.cos(torch.pi / count * numbers[:, None] * (numbers + 0.5)) * 2.0**0.5
+    angles = torch.pi / count * numbers[:, None] * (numbers + 0.5)
+    vectors: Tensor = torch.cos(angles) * 2.0**0.5
     vectors[0] = 1.0
-    return vectors.float()
+    return vectors.to(torch.float32)

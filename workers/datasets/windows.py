@@ -67,7 +67,9 @@ class Windows:
         return cut[..., :-1], cut[..., 1:]
 
     def evaluation(self, examples: int) -> Tensor:
-        return spread(self.places["held_out"], examples, self.device if self.resident else torch.device("cpu"))
+        return spread(
+            self.places["held_out"], examples, self.device if self.resident else torch.device("cpu")
+        )
 
     def _read(self, split: str, found: np.ndarray[tuple[int, ...], np.dtype[np.signedinteger]]) -> Tensor:
         unsigned = found.view(f"u{found.itemsize}").astype(np.int64)
