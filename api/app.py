@@ -14,6 +14,7 @@ from api.guard import check_exposure, guard
 from api.problems import RESPONSES, install
 from api.routes import answers, compare, events, health, observations, pictures, plan, runs, sweeps
 from store.db import make_engine, make_sessions, migrate
+from sweeps.data import load as load_data
 from sweeps.laws import load as load_laws
 
 DESCRIPTION = """\
@@ -37,14 +38,16 @@ def create_app(settings: Mapping[str, Any]) -> FastAPI:
     """Builds the application; nothing is opened before it starts.
 
     Args:
-        settings: of the service, as ``conf.load`` gives them; ``store.url``, ``api.host``, ``api.token`` and
-            ``laws`` are read.
+        settings: of the service, as ``conf.load`` gives them; ``store.url``, ``api.host``, ``api.token``,
+            ``laws`` and ``data`` are read.
 
     Raises:
-        ValueError: for a host that others can reach without a token, or a law that cannot be loaded.
+        ValueError: for a host that others can reach without a token, or a law or a data set that cannot be
+            loaded.
     """
     check_exposure(settings["api"]["host"], settings["api"]["token"])
     load_laws(settings["laws"])
+    load_data(settings["data"])
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import conf
 from store.db import Sessions, make_engine, make_sessions, migrate
+from sweeps.data import load as load_data
 from sweeps.laws import load as load_laws
 from workers.orchestrator import Orchestrator, Pace
 from workers.owner import identity
@@ -30,6 +31,7 @@ def main(overrides: list[str]) -> int:
     try:
         settings = conf.load(*overrides)
         load_laws(settings["laws"])
+        load_data(settings["data"])
     except ValueError as error:
         log.error("%s", error)
         return 2

@@ -1,38 +1,46 @@
-"""shim"""
+"""Data sets by the name of their reader.
+
+A further reader is a module here, an entry below, and one in ``sweeps.data.ENTRIES``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 import torch
-from torch import Tensor
 
-from workers.datasets import stdlib
+from sweeps.data import Source
+from workers.datasets import digits, glyphs, huggingface, images, npz, stdlib, teacher, tokens
+from workers.datasets.base import Examples, Subset
 
-
-@dataclass(frozen=True)
-class Subset:
-    unique: int = 0
-    fraction: float = 1.0
-    kept: float = 1.0
-
-
-class Examples:
-    def __init__(self, text, resolution):
-        self.text, self.resolution = text, resolution
-        self.hashes = {"train": text.train_hash, "held_out": text.held_out_hash}
-        self.places = {"train": len(text.train) - resolution, "held_out": len(text.held_out) - resolution}
-
-    def take(self, split, places):
-        text = self.text.train if split == "train" else self.text.held_out
-        cut = text[places[..., None] + torch.arange(self.resolution + 1, device=places.device)].long()
-        return cut[..., :-1], cut[..., 1:]
-
-    def evaluation(self, examples):
-        return torch.from_numpy(
-            stdlib.evaluation(self.text.held_out, examples * self.resolution, self.resolution)
-        )
+Reader = Callable[[Source, int, torch.device, Subset], Examples]
+READERS: Mapping[str, Reader] = MappingProxyType(
+    {
+        "stdlib": stdlib.examples,
+        "digits": digits.examples,
+        "glyphs": glyphs.examples,
+        "teacher": teacher.examples,
+        "tokens": tokens.examples,
+        "npz": npz.examples,
+        "images": images.examples,
+        "huggingface": huggingface.examples,
+    }
+)
+CACHED = 16  # of what was loaded; those of one source share their data
 
 
-def load(source, resolution, device, subset=Subset()):
-    return Examples(stdlib.to(stdlib.load(), device), resolution)
+@lru_cache(maxsize=CACHED)
+def load(source: Source, resolution: int, device: torch.device, subset: Subset = Subset()) -> Examples:  # noqa: B008
+    """The examples of a source, read once a process.
+
+    Args:
+        resolution: of images along a side, or tokens of a window; rows have none.
+        subset: of the training split.
+
+    Raises:
+        ReadError: the data are missing or broken, or not as the source says.
+        FileNotFoundError: a data set that should come with Python or a package did not.
+    """
+    return READERS[source.reader](source, resolution, device, subset)

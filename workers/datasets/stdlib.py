@@ -13,6 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sweeps.data import Source
+from workers.datasets.base import Examples, Subset
+from workers.datasets.windows import windows as examples_of
+
 logger = logging.getLogger(__name__)
 
 HELD_OUT = 0.08  # share of the files
@@ -87,6 +91,16 @@ def load(root: Path | None = None) -> Text:
     return text
 
 
+def examples(source: Source, resolution: int, device: torch.device, subset: Subset) -> Examples:
+    """Windows of the text on a device."""
+    text = load()
+    split = to(text, device)
+    hashes = {"train": text.train_hash, "held_out": text.held_out_hash}
+    parts = {"train": split.train, "held_out": split.held_out}
+    return examples_of(source, parts, hashes, resolution, device, subset)
+
+
+@lru_cache(maxsize=4)
 def to(text: Text, device: torch.device) -> Text:
     """The text on a device; the same tensors where they are there already."""
     return replace(text, train=text.train.to(device), held_out=text.held_out.to(device))
