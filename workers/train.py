@@ -16,24 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sweeps.cost import VOCABULARY
+from sweeps.data import STDLIB
 from sweeps.runs import Point
 from sweeps.spec import Config, Resources, SweepSpec, Trainer, to_dict
 from workers import checkpoint, optimizer
 from workers.checkpoint import Progress
 from workers.datasets import stdlib
 from workers.job import Job, Outcome, Report, Status, Verdict
-from workers.proxies import gpt
+from workers.proxies import build
 
 logger = logging.getLogger(__name__)
 
 DATASETS = {"stdlib": stdlib.load}
-PROXIES = {"gpt": gpt.build}
 
 REPORT_SECONDS = 1.0  # a stop is noticed within this
 READ_STEPS = 16  # losses are read from the device this often
 DIVERGED_STEPS = 20  # so many in a row above the limit
-DIVERGED_LOSS = math.log(VOCABULARY) + 0.5  # nats a byte: half a nat worse than guessing
+DIVERGED_LOSS = STDLIB.guessing + 0.5  # nats a byte: half a nat worse than guessing
 FIRST_EVALUATION = 1 / 32  # of the steps, where the first of several evaluations lies
 
 
@@ -137,7 +136,7 @@ def start(spec: SweepSpec, given: Mapping[str, float]) -> Training:
     torch.set_num_threads(max(1, int(spec.resources.cpus)))
     text = stdlib.to(DATASETS[spec.proxy.dataset](), device)
     generator = torch.Generator().manual_seed(int(config["seed"]))
-    model = PROXIES[spec.proxy.kind](config, spec.proxy, generator).to(device)
+    model = build(config, spec.proxy, spec.source, generator).to(device)
     return Training(
         spec=spec,
         config=config,
