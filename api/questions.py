@@ -9,7 +9,6 @@ from store.db import Sessions
 from store.service import get_sweep, latest_fit, list_runs
 from sweeps.ensemble import Ensemble
 from sweeps.errors import IllegalTransition, NotFound, Problem, SpecError
-from sweeps.recipe import KINDS
 from sweeps.runs import TERMINAL, RunState, Sweep, SweepState
 from sweeps.spec import Config, SweepSpec, Target, parse, to_dict
 
@@ -74,7 +73,7 @@ def numbers(spec: SweepSpec, values: Mapping[str, str]) -> Config:
     Raises:
         SpecError: a name is no axis, or a value no number.
     """
-    axes = KINDS[spec.proxy.kind].axes
+    axes = spec.axes
     found: Config = {}
     problems = []
     for name, value in values.items():

@@ -9,14 +9,14 @@ import numpy as np
 
 from sweeps.ensemble import Ensemble
 from sweeps.errors import FitError, Warning
+from sweeps.kinds.base import SCALE
 from sweeps.laws.base import Array
 from sweeps.posterior import Posterior, Quantiles
-from sweeps.recipe import KINDS
 from sweeps.space import tabulate, tabulate_configs
 from sweeps.spec import Config, SweepSpec, Target
 from sweeps.surface import surface
 
-SHAPE = frozenset({"width", "depth", "tokens", "seed", "resolution"})
+SHAPE = frozenset({*SCALE, "seed", "resolution", "patch", "group_width", "mup"})
 PLATEAU = 0.0025  # relative loss above the best that still counts as optimal
 FAR = 30.0  # extrapolation in compute beyond which a prediction is flagged
 FEW = 8  # runs below which intervals are mostly prior
@@ -177,7 +177,7 @@ def optimum(spec: SweepSpec, ensemble: Ensemble, at: Config, diverged: Sequence[
     """
     view = view_of(spec, ensemble)
     prediction = predict(spec, ensemble, at, diverged)
-    names = [name for name in KINDS[spec.proxy.kind].axes if name not in SHAPE]
+    names = [name for name in spec.axes if name not in SHAPE]
     found = {name: _setting(view, prediction.at, name) for name in names}
     return Optimum(prediction, found, _split(view, prediction.at, prediction.flops))
 
@@ -211,7 +211,7 @@ def with_best(view: View, at: Config) -> Config:
 def _usable(spec: SweepSpec, name: str, value: float) -> float:
     """A value the trainer takes: within what was tried, since a bowl fitted in one place says little about
     far ones; whole where it must be, else 4 digits."""
-    rule, values = KINDS[spec.proxy.kind].axes[name], spec.space[name].values
+    rule, values = spec.axes[name], spec.space[name].values
     bounded = min(max(value, values[0]), values[-1])
     return float(round(bounded)) if rule.integer else float(f"{bounded:.4g}")
 

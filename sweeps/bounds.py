@@ -8,7 +8,8 @@ from itertools import islice
 
 from sweeps.axis import FORMS, Axis
 from sweeps.errors import Problem
-from sweeps.recipe import AxisRule, Kind, heads
+from sweeps.kinds.base import AxisRule, Kind
+from sweeps.proxy import Proxy
 from sweeps.wording import choices, short
 
 MAX_CONFIGURATIONS = 10**12
@@ -24,15 +25,25 @@ def configurations(space: Space) -> int:
     return math.prod(len(axis.values) for axis in space.values())
 
 
-def problems(kind: Kind, head_count: int | None, space: Space, targets: Targets) -> Iterator[Problem]:
-    """What is wrong with axes, targets and attention heads.
+def problems(rules: Mapping[str, AxisRule], space: Space, targets: Targets) -> Iterator[Problem]:
+    """What is wrong with axes and targets, each value by itself."""
+    yield from _of_space(rules, space)
+    yield from _of_targets(rules, targets)
 
-    Args:
-        head_count: of every width; None for those of the recipe.
-    """
-    yield from _of_space(kind.axes, space)
-    yield from _of_targets(kind.axes, targets)
-    yield from _of_heads(head_count, space, targets)
+
+def untied(
+    kind: Kind, proxy: Proxy, rules: Mapping[str, AxisRule], space: Space, targets: Targets
+) -> Iterator[Problem]:
+    """What is wrong with values together, such as heads that do not divide a width."""
+    default = {name: [] if rule.default is None else [rule.default] for name, rule in rules.items()}
+    spanned = default | {name: [*axis.values] for name, axis in space.items()}
+    asked = [
+        (f"targets.{i}.at", spanned | {n: [v] for n, v in at.items()}) for i, (_, at) in enumerate(targets)
+    ]
+    for path, values in [("space", spanned), *asked]:
+        for problem in kind.problems(proxy, values):
+            inside = f"{path}.{problem.field}" if problem.field in rules else problem.field
+            yield Problem(inside, problem.given, problem.allowed)
 
 
 def _of_space(rules: Mapping[str, AxisRule], space: Space) -> Iterator[Problem]:
@@ -80,24 +91,8 @@ def _of_targets(rules: Mapping[str, AxisRule], targets: Targets) -> Iterator[Pro
 
 def _of_value(path: str, value: float, rule: AxisRule) -> Iterator[Problem]:
     if not rule.lower <= value <= rule.upper:
-        yield Problem(path, f"{value:g}", f"a number from {rule.lower:g} to {rule.upper:g}")
+        only = rule.lower == rule.upper
+        allowed = f"{rule.lower:g}" if only else f"a number from {rule.lower:g} to {rule.upper:g}"
+        yield Problem(path, f"{value:g}", allowed)
     elif rule.integer and value != round(value):
         yield Problem(path, f"{value:g}", "a whole number")
-
-
-def _of_heads(head_count: int | None, space: Space, targets: Targets) -> Iterator[Problem]:
-    """Heads must divide every width into even parts (rotary positions turn pairs of numbers)."""
-    axis = space.get("width")
-    places = [("space.width", value) for value in (axis.values if axis else ())]
-    places += [(f"targets.{i}.at.width", at["width"]) for i, (_, at) in enumerate(targets) if "width" in at]
-    for path, width in places:
-        if width < 1 or width != round(width):
-            continue
-        count = heads(int(width), head_count)
-        if width % count == 0 and (width // count) % 2 == 0:
-            continue
-        if head_count is None:
-            yield Problem(path, f"{width:g}", "an even number, since attention turns pairs of numbers")
-        else:
-            given = f"{count} heads for {path} {width:g}"
-            yield Problem("proxy.heads", given, "heads that divide every width into even parts")

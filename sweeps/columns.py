@@ -8,10 +8,9 @@ from dataclasses import fields
 from sweeps.axis import Axis
 from sweeps.cost import Cost
 from sweeps.errors import Problem
+from sweeps.kinds.base import SCALE, AxisRule
 from sweeps.laws import LAWS
-from sweeps.recipe import KINDS
 
-SCALE = frozenset({"width", "depth", "tokens"})  # axes without an optimum
 COSTS = {one.name: one.name for one in fields(Cost)}
 RENAMED = {"tokens": "tokens_seen", "active_params": "params_active"}
 
@@ -29,16 +28,18 @@ def sources(names: Sequence[str], count: str) -> dict[str, str]:
 
 
 def problems(
-    names: Sequence[str], kind: str, space: Mapping[str, Axis], targets: Sequence[Mapping[str, float]]
+    names: Sequence[str],
+    axes: Mapping[str, AxisRule],
+    space: Mapping[str, Axis],
+    targets: Sequence[Mapping[str, float]],
 ) -> Iterator[Problem]:
     """Laws that a sweep has no columns for, or that are of no loss.
 
     Args:
-        kind: of proxy.
+        axes: of the kind of proxy.
         targets: the configurations asked about.
     """
-    axes = KINDS[kind].axes
-    optimal = {name for name, axis in space.items() if len(axis.values) > 1} - SCALE
+    optimal = {name for name, axis in space.items() if len(axis.values) > 1} - {*SCALE}
     plain = {"params", "flops", *RENAMED, *COSTS, *axes} - optimal - {"seed"}
     for name in names:
         law = LAWS[name]
@@ -48,10 +49,7 @@ def problems(
         zero = [
             column
             for column in law.columns
-            if column in axes
-            and any(
-                v <= 0.0 for v in [*(space[column].values if column in space else ()), *_at(column, targets)]
-            )
+            if column in axes and min(_values(column, axes[column], space, targets), default=1.0) <= 0.0
         ]
         if missing:
             why = [f"{c} varies here and has an optimum" for c in missing if c in optimal]
@@ -66,10 +64,14 @@ def problems(
 def asked(names: Sequence[str], space: Mapping[str, Axis]) -> list[str]:
     """What a sweep asks about: the loss, the optimum of each hyperparameter that varies, and the split of
     compute where a law tells one (a law that is registered no more may have told one)."""
-    optimal = sorted({name for name, axis in space.items() if len({*axis.values}) > 1} - SCALE - {"seed"})
+    optimal = sorted({name for name, axis in space.items() if len({*axis.values}) > 1} - {*SCALE} - {"seed"})
     splits = any(name not in LAWS or LAWS[name].split is not None for name in names)
     return ["loss", *optimal, *(["split"] if splits else [])]
 
 
-def _at(column: str, targets: Sequence[Mapping[str, float]]) -> Iterator[float]:
-    return (at[column] for at in targets if column in at)
+def _values(
+    name: str, rule: AxisRule, space: Mapping[str, Axis], targets: Sequence[Mapping[str, float]]
+) -> list[float]:
+    """What an axis is at in the space and at the targets."""
+    default = () if rule.default is None else (rule.default,)
+    return [*(space[name].values if name in space else default), *(at[name] for at in targets if name in at)]

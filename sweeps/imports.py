@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from sweeps.cost import COSTS
 from sweeps.errors import Problem
 from sweeps.laws.base import Array
 from sweeps.mapping import Mapped, TableError, Term, parse_mapping
-from sweeps.recipe import KINDS, heads
 from sweeps.runs import Observation
 from sweeps.space import tabulate
 from sweeps.spec import SweepSpec
@@ -47,9 +45,9 @@ def past_runs(
     """Reads past runs.
 
     Every axis that the sweep varies has to be there; the others are filled in as for the sweep's own runs.
-    In place of ``batch`` (sequences a step) ``batch_tokens`` may be given, in place of ``width`` ``params``
-    by the count that the sweep's laws read, and in place of ``tokens`` ``flops``, as 6 N D. Where ``params``
-    or ``flops`` are given beside what they follow from, the two are compared.
+    In place of ``batch`` (sequences or samples a step) ``batch_tokens`` may be given, in place of ``width``
+    ``params`` by the count that the sweep's laws read, and in place of ``tokens`` ``flops``, as 6 N D. Where
+    ``params`` or ``flops`` are given beside what they follow from, the two are compared.
 
     Args:
         columns: by name, each (n,).
@@ -64,7 +62,7 @@ def past_runs(
         mapping = {name: Term(name) for name in columns}
     elif isinstance(mapping, str):
         mapping = parse_mapping(mapping, {})
-    rules = KINDS[spec.proxy.kind].axes
+    rules = spec.axes
     known = [*rules, *BESIDE]
     _refuse(Problem("map", repr(name), choices(name, known)) for name in mapping if name not in known)
     free = [name for name, rule in rules.items() if rule.lower <= 0.0]
@@ -103,15 +101,15 @@ def _axes(spec: SweepSpec, table: Mapping[str, Array]) -> dict[str, Array]:
     """The axes that the table gives, or that follow from it without the shape."""
     axes = {name: column for name, column in table.items() if name not in BESIDE}
     if "batch" not in axes and "batch_tokens" in table:
-        resolution = axes.get("resolution", np.array(spec.complete({}).get("resolution", np.nan)))
-        axes["batch"] = table["batch_tokens"] / resolution
+        each = axes.get("resolution", np.array(spec.complete({}).get("resolution", np.nan)))
+        axes["batch"] = table["batch_tokens"] / (each if spec.source.task == "tokens" else 1.0)
     if "tokens" not in axes and "flops" in table and "params" in table:
         axes["tokens"] = table["flops"] / (6.0 * table["params"])
     return axes
 
 
 def _missing(spec: SweepSpec, axes: Mapping[str, Array], table: Mapping[str, Array]) -> Iterator[Problem]:
-    rules = KINDS[spec.proxy.kind].axes
+    rules = spec.axes
     instead = {"batch": "batch_tokens", "width": "params", "tokens": "flops and params"}
     filled = spec.complete({})
     for name in rules:
@@ -133,19 +131,17 @@ def _widths(
     """The width at which each row's shape has its parameters, by the count the laws read."""
     wanted, count = table["params"], f"params_{spec.laws.count}"
     given = {name: column for name, column in (spec.complete({}) | dict(axes)).items() if name != "width"}
-    rule = KINDS[spec.proxy.kind].axes["width"]
+    rule = spec.axes["width"]
 
     def params(width: Array) -> Array:
-        return np.broadcast_to(
-            COSTS[spec.proxy.kind](given | {"width": width}, spec.proxy.heads)[count], width.shape
-        )
+        return np.broadcast_to(spec.costs(given | {"width": width})[count], width.shape)
 
     low, high = np.full(len(wanted), float(rule.lower)), np.full(len(wanted), float(rule.upper))
     for _ in range(60):
         middle = np.sqrt(low * high)
         above = params(middle) > wanted
         low, high = np.where(above, low, middle), np.where(above, middle, high)
-    step = 2.0 * (spec.proxy.heads or 1)  # attention turns pairs of numbers
+    step = np.asarray(spec.kind.step(given, spec.proxy), dtype=float)
     width = np.maximum(step * np.round(np.sqrt(low * high) / step), step * np.ceil(rule.lower / step))
     off = np.abs(params(width) / wanted - 1.0)
     bad = np.flatnonzero(off > CLOSE)
@@ -164,16 +160,30 @@ def _whole(column: Array) -> Array:
 
 
 def _check(spec: SweepSpec, axes: Mapping[str, Array]) -> Iterator[Problem]:
+    found = [*_out_of_bounds(spec, axes)]
+    yield from found or _untied(spec, axes)
+
+
+def _untied(spec: SweepSpec, axes: Mapping[str, Array]) -> Iterator[Problem]:
+    """What rows hold together that does not fit, such as a width that heads do not divide."""
+    filled, rows = spec.complete({}) | dict(axes), len(axes["tokens"])
+    for tie in spec.kind.ties:
+        columns = [np.broadcast_to(np.asarray(filled[name]), rows).tolist() for name in tie.axes]
+        held = [dict(zip(tie.axes, map(int, row), strict=True)) for row in zip(*columns, strict=True)]
+        found = [tie.problem(spec.proxy, row) for row in held]
+        bad = [row for row, problem in enumerate(found) if problem is not None]
+        if bad and (first := found[bad[0]]):
+            given = f"{first.given} in {rows_in_words(np.array(bad) + 1)}"
+            yield Problem(f"map.{tie.axes[0]}", given, first.allowed)
+
+
+def _out_of_bounds(spec: SweepSpec, axes: Mapping[str, Array]) -> Iterator[Problem]:
     for name, column in axes.items():
-        rule = KINDS[spec.proxy.kind].axes[name]
+        rule = spec.axes[name]
         bad = np.flatnonzero((column < rule.lower) | (column > rule.upper))
         allowed = f"a number from {rule.lower:g} to {rule.upper:g}"
         if not bad.size and rule.integer:
             bad, allowed = np.flatnonzero(column != np.round(column)), "a whole number"
-        if not bad.size and name == "width":
-            counts = {w: heads(int(w), spec.proxy.heads) for w in np.unique(column)}
-            odd = [w for w, count in counts.items() if w % count or (w // count) % 2]
-            bad, allowed = np.flatnonzero(np.isin(column, odd)), "a width that heads divide into even parts"
         if bad.size:
             yield Problem(f"map.{name}", f"{column[bad[0]]:g} in {rows_in_words(bad + 1)}", allowed)
 

@@ -11,12 +11,11 @@ from pydantic import ConfigDict, Field
 
 from sweeps.answers import SHAPE_WEIGHT
 from sweeps.axis import STRICT, Axis
-from sweeps.bounds import problems
+from sweeps.bounds import problems, untied
 from sweeps.cost import SecondsModel
 from sweeps.errors import Problem, SpecError
 from sweeps.laws.base import Array
 from sweeps.prospects import Outlook, cheapest_plan, outlook
-from sweeps.recipe import KINDS
 from sweeps.space import Table, cover, tabulate, tabulate_configs
 from sweeps.spec import MIN_STEPS, Config, SweepSpec
 from sweeps.surface import surface
@@ -282,7 +281,9 @@ def _check(spec: SweepSpec, ladder: Ladder) -> None:
             allowed = "hyperparameters; a ladder chooses width, depth and tokens itself"
             found.append(Problem(f"ladder.at.{name}", f"{ladder.at[name]:g}", allowed))
     fixed = {name: Axis((float(value),)) for name, value in ladder.at.items()}
-    for problem in problems(KINDS[spec.proxy.kind], spec.proxy.heads, dict(spec.space) | fixed, []):
+    space = dict(spec.space) | fixed
+    wrong = [*problems(spec.axes, space, []), *untied(spec.kind, spec.proxy, spec.axes, space, [])]
+    for problem in wrong:
         found.append(Problem(problem.field.replace("space.", "ladder.at."), problem.given, problem.allowed))
     if ladder.computes and ladder.kind != "isoflop":
         found.append(Problem("ladder.computes", "FLOPs", f"none for the kind {ladder.kind}; use isoflop"))
@@ -295,7 +296,7 @@ def _check(spec: SweepSpec, ladder: Ladder) -> None:
 
 def _check_rungs(spec: SweepSpec, ladder: Ladder, table: Table) -> None:
     short = np.flatnonzero(table["steps"] < MIN_STEPS)
-    most = KINDS[spec.proxy.kind].axes["tokens"].upper
+    most = spec.axes["tokens"].upper
     long = np.flatnonzero(table["tokens"] > most)
     for rows, rule in (
         (short, f"rungs of at least {MIN_STEPS} steps"),

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import qmc
 
 from sweeps.bounds import ENUMERATED, SAMPLED, configurations
-from sweeps.cost import COSTS, Cost
+from sweeps.cost import Cost
 from sweeps.spec import MIN_STEPS, Config, SweepSpec
 
 Array = NDArray[np.float64]
@@ -63,7 +63,7 @@ def tabulate(spec: SweepSpec, columns: Mapping[str, ArrayLike]) -> Table:
     rows = max((len(column) for column in given.values()), default=1)
     filled = spec.complete(dict.fromkeys(given, 0.0)) | given
     table = {name: np.broadcast_to(np.asarray(filled[name], dtype=float), (rows,)) for name in sorted(filled)}
-    cost = COSTS[spec.proxy.kind](table, spec.proxy.heads)
+    cost = spec.costs(table)
     return Table(
         tuple(table), table | {name: np.broadcast_to(value, (rows,)) for name, value in cost.items()}
     )

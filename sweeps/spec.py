@@ -9,17 +9,21 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from sweeps.axis import STRICT, AxisField
-from sweeps.bounds import ENUMERATED, SAMPLED, configurations
+from sweeps.bounds import ENUMERATED, SAMPLED, configurations, untied
 from sweeps.bounds import problems as out_of_bounds
 from sweeps.columns import asked
 from sweeps.columns import problems as unreadable
-from sweeps.cost import COSTS, Cost
+from sweeps.cost import Cost
+from sweeps.data import SOURCES, Source
 from sweeps.errors import Problem, SpecError
+from sweeps.kinds import KINDS
+from sweeps.kinds.base import Array, AxisRule, Kind, metrics
 from sweeps.laws import LAWS
-from sweeps.recipe import KINDS
+from sweeps.proxy import Proxy
 from sweeps.transfer import RULES as TRANSFERS
 from sweeps.wording import booleans, choices, problems, short
 
@@ -27,22 +31,6 @@ Config: TypeAlias = dict[str, float]
 
 MIN_STEPS = 10
 OWN_OF_MEMBERS = frozenset({"lr", "weight_decay", "beta2", "init_scale", "seed", "tokens"})  # within a cohort
-
-
-@dataclass(frozen=True)
-class Proxy:
-    """What is trained.
-
-    Args:
-        kind: of model; ``gpt`` is a decoder-only transformer over bytes.
-        dataset: ``stdlib`` is the text of Python's own standard library.
-        heads: attention heads of every width; left out, each width gets heads 16 wide.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    kind: str = "gpt"
-    dataset: str = "stdlib"
-    heads: Annotated[int, Field(ge=1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -212,10 +200,28 @@ class SweepSpec:
     trainer: Trainer = field(default_factory=Trainer)
     seed: Annotated[int, Field(ge=0, lt=1 << 53)] = 0
 
+    @property
+    def kind(self) -> Kind:
+        """The kind of its proxy."""
+        return KINDS[self.proxy.kind]
+
+    @property
+    def source(self) -> Source:
+        """What its proxies learn."""
+        return SOURCES[self.proxy.dataset]
+
+    @property
+    def axes(self) -> Mapping[str, AxisRule]:
+        """What every axis of its proxy may hold."""
+        return self.kind.axes(self.source)
+
+    def costs(self, columns: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        """The fields of ``Cost`` of complete configurations as columns, each (n,) or a number."""
+        return self.kind.cost(columns, self.proxy, self.source)
+
     def cost(self, config: Mapping[str, float]) -> Cost:
-        """Cost of a configuration of this sweep's proxy."""
-        row = COSTS[self.proxy.kind](config, self.proxy.heads)
-        return Cost(**{name: float(value) for name, value in row.items()})
+        """Cost of a complete configuration."""
+        return Cost(**{name: float(value) for name, value in self.costs(config).items()})
 
     def resources_of(self, target: str | None) -> Resources:
         """What a proxy (None) or the run that verifies a target asks for."""
@@ -224,7 +230,7 @@ class SweepSpec:
 
     def complete(self, config: Mapping[str, float]) -> Config:
         """Fills what a configuration leaves out with the only value of its axis, or the kind's default."""
-        filled = {name: rule.default for name, rule in KINDS[self.proxy.kind].axes.items()}
+        filled = {name: rule.default for name, rule in self.axes.items()}
         filled |= {name: axis.values[0] for name, axis in self.space.items() if len(axis.values) == 1}
         filled |= dict(config)
         return {name: value for name, value in filled.items() if value is not None}
@@ -314,19 +320,23 @@ def _check(spec: SweepSpec) -> Iterator[Problem]:
     if spec.proxy.dataset not in kind.datasets:
         allowed = choices(spec.proxy.dataset, kind.datasets)
         yield Problem("proxy.dataset", repr(spec.proxy.dataset), allowed)
+        return
+    if spec.proxy.heads is not None and not kind.attention:
+        yield Problem("proxy.heads", str(spec.proxy.heads), f"null, since {spec.proxy.kind} has no attention")
     for name in spec.laws.names:
         if name not in LAWS:
             yield Problem("laws.names", repr(name), choices(name, tuple(LAWS), "any of"))
     known = [name for name in spec.laws.names if name in LAWS]
-    yield from unreadable(known, spec.proxy.kind, spec.space, [target.at for target in spec.targets])
+    yield from unreadable(known, spec.axes, spec.space, [target.at for target in spec.targets])
     yield from _of_weights(spec)
-    if spec.metric.name not in kind.metrics:
-        allowed = choices(spec.metric.name, [*kind.metrics])
-        yield Problem("metric.name", repr(spec.metric.name), allowed)
-    elif spec.metric.unit not in (None, kind.metrics[spec.metric.name]):
-        yield Problem("metric.unit", repr(spec.metric.unit), kind.metrics[spec.metric.name])
+    units = metrics(spec.source)
+    if spec.metric.name not in units:
+        yield Problem("metric.name", repr(spec.metric.name), choices(spec.metric.name, [*units]))
+    elif spec.metric.unit not in (None, units[spec.metric.name]):
+        yield Problem("metric.unit", repr(spec.metric.unit), units[spec.metric.name])
     if spec.metric.direction != "minimize":
-        yield Problem("metric.direction", "'maximize'", f"minimize, since {spec.metric.name} is a loss")
+        allowed = f"minimize, since {spec.metric.name} is the better the lower it is"
+        yield Problem("metric.direction", "'maximize'", allowed)
     if spec.trainer.schedule == "constant" and spec.trainer.warmup + spec.trainer.decay > 1:
         shares = f"{spec.trainer.warmup:g} warm-up and {spec.trainer.decay:g} decay"
         yield Problem("trainer.decay", shares, "shares of the steps that sum to at most 1")
@@ -334,7 +344,8 @@ def _check(spec: SweepSpec) -> Iterator[Problem]:
         allowed = choices(spec.laws.transfer, [*TRANSFERS])
         yield Problem("laws.transfer", repr(spec.laws.transfer), allowed)
     targets = [(target.name, target.at) for target in spec.targets]
-    yield from out_of_bounds(kind, spec.proxy.heads, spec.space, targets)
+    yield from out_of_bounds(spec.axes, spec.space, targets)
+    yield from untied(kind, spec.proxy, spec.axes, spec.space, targets)
 
 
 def _of_weights(spec: SweepSpec) -> Iterator[Problem]:
@@ -347,12 +358,12 @@ def _of_weights(spec: SweepSpec) -> Iterator[Problem]:
 
 
 def _canonical(spec: SweepSpec) -> SweepSpec:
-    kind = KINDS[spec.proxy.kind]
+    rules = spec.axes
     space = {
         name: replace(
             axis,
             values=tuple(sorted({float(value) + 0.0 for value in axis.values})),  # no -0.0
-            kind="listed" if kind.axes[name].integer else axis.kind,
+            kind="listed" if rules[name].integer else axis.kind,
         )
         for name, axis in sorted(spec.space.items())
     }
@@ -366,7 +377,7 @@ def _canonical(spec: SweepSpec) -> SweepSpec:
         space=space,
         targets=targets,
         strategy=replace(spec.strategy, weights=weights),
-        metric=replace(spec.metric, unit=kind.metrics[spec.metric.name]),
+        metric=replace(spec.metric, unit=metrics(spec.source)[spec.metric.name]),
         laws=replace(spec.laws, names=tuple(dict.fromkeys(sorted(spec.laws.names, key=_place)))),
     )
 
@@ -383,10 +394,13 @@ def _check_budget(spec: SweepSpec) -> Iterator[Problem]:
     columns["tokens"] = np.array(spec.space["tokens"].values)[:, None]
     if "batch" in spec.space:
         columns["batch"] = np.array(spec.space["batch"].values)
-    cost = COSTS[spec.proxy.kind](columns, spec.proxy.heads)
+    cost = spec.costs(columns)
+    if not np.min(cost[f"params_{spec.laws.count}"]) > 0:
+        allowed = f"total, since the smallest {spec.proxy.kind} has none but the input layer and the head"
+        yield Problem("laws.count", repr(spec.laws.count), allowed)
     trainable = cost["flops"][cost["steps"] >= MIN_STEPS]
     if not trainable.size:
-        needed = MIN_STEPS * columns["batch"].min() * columns["resolution"].min()
+        needed = MIN_STEPS * (cost["tokens_seen"] / cost["steps"]).min()
         allowed = f"at least {needed:g}, which is {MIN_STEPS} steps of the smallest batch"
         yield Problem("space.tokens", f"{columns['tokens'].max():g}", allowed)
         return

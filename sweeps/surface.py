@@ -24,12 +24,13 @@ from functools import cached_property
 
 import numpy as np
 
+from sweeps.kinds.base import SCALE
 from sweeps.laws.base import Array, Columns, Parameter
 from sweeps.space import Table
 from sweeps.spec import SweepSpec
 from sweeps.transfer import slopes
 
-SCALE_AXES = frozenset({"width", "depth", "tokens", "seed"})
+SCALE_AXES = frozenset({*SCALE, "seed"})
 
 # Slopes of the optimum: centre and width of what the field has published (Step Law: lr N^-.71 D^.31,
 # batch D^.57; DeepSeek: lr C^-.125, batch C^.33; Porian et al.: lr N^-.33), weak enough for any of them.

@@ -148,7 +148,7 @@ def test_an_axis_that_varies_has_to_be_there() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("width", 17.0, "map.width: given 17 in row 2; allowed: a width that heads divide"),
+        ("width", 17.0, "map.width: given 17 in row 2; allowed: an even number"),
         ("width", 16.5, "given 16.5 in row 2; allowed: a whole number"),
         ("width", 2.0, "given 2 in row 2; allowed: a number from 4 to 65536"),
         ("lr", 100.0, "given 100 in row 2; allowed: a number from 1e-08 to 10"),

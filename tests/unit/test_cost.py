@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.cost import COSTS, Cost, SecondsModel, Timing, fit_seconds
-from sweeps.recipe import heads
+from sweeps.cost import Cost, SecondsModel, Timing, fit_seconds
+from sweeps.data import STDLIB
+from sweeps.kinds.gpt import GPT
+from sweeps.kinds.transformer import heads
+from sweeps.proxy import Proxy
 
 SHAPES = st.fixed_dictionaries(
     {
@@ -22,7 +25,9 @@ SHAPES = st.fixed_dictionaries(
 
 
 def cost(shape: dict[str, float], head_count: int | None = None) -> Cost:
-    return Cost(**{name: float(value) for name, value in COSTS["gpt"](shape, head_count).items()})
+    return Cost(
+        **{name: float(value) for name, value in GPT.cost(shape, Proxy(heads=head_count), STDLIB).items()}
+    )
 
 
 @given(SHAPES)
@@ -65,7 +70,7 @@ def test_columns_cost_what_their_rows_cost() -> None:
         "tokens": np.array([1e5, 1e6, 1e6]),
         "batch": np.array([8.0, 16.0, 32.0]),
     }
-    table = COSTS["gpt"](columns)
+    table = GPT.cost(columns, Proxy(), STDLIB)
     for row in range(3):
         shape = {name: float(np.broadcast_to(column, 3)[row]) for name, column in columns.items()}
         alone = cost(shape)

@@ -7,7 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sweeps.spec import Proxy, Trainer
+from sweeps.data import STDLIB
+from sweeps.proxy import Proxy
+from sweeps.spec import Trainer
 from workers import optimizer
 from workers.parametrisation import rules
 from workers.proxies.gpt import GPT, build
@@ -24,7 +26,7 @@ CONFIG = {
 
 
 def model() -> GPT:
-    return build(CONFIG, Proxy(), torch.Generator().manual_seed(0))
+    return build(CONFIG, Proxy(), STDLIB, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])

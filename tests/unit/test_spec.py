@@ -257,7 +257,7 @@ def test_complete_fills_single_values_and_defaults() -> None:
         (small(stop={"tolerance": 1}), "stop.tolerance", "1", "below 1"),
         (small(proxy={"kind": "gtp"}), "proxy.kind", "'gtp'", "did you mean gpt?"),
         (small(proxy={"dataset": "web"}), "proxy.dataset", "'web'", "one of stdlib"),
-        (small(proxy={"heads": 3}), "proxy.heads", "3 heads for space.width 8", "divide every width"),
+        (small(proxy={"heads": 3}), "proxy.heads", "3 heads for width 8", "divide every width"),
         (small(proxy={"heads": 0}), "proxy.heads", "0", "at least 1"),
         (small(metric={"name": "loss"}), "metric.name", "'loss'", "val_loss"),
         (small(metric={"unit": "bits"}), "metric.unit", "'bits'", "nats/byte"),
