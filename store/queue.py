@@ -255,6 +255,7 @@ def finish(
     loss: float | None,
     seconds: float,
     reason: str | None = None,
+    out_of_memory: bool = False,
 ) -> bool:
     """Ends a run for good. A finished proxy becomes an observation.
 
@@ -264,6 +265,7 @@ def finish(
         state: FINISHED or DIVERGED; FAILED where another attempt is senseless; CANCELLED.
         loss: final value of the sweep's metric; FINISHED needs one.
         seconds: device seconds of this attempt.
+        out_of_memory: it FAILED because it needed more memory than there was.
 
     Returns:
         False when it has ended before or the attempt is no longer the run's; then nothing changes.
@@ -282,6 +284,7 @@ def finish(
         attempt,
         state=state,
         reason=reason,
+        out_of_memory=out_of_memory,
         loss=func.coalesce(known, RunRow.loss),
         seconds=RunRow.seconds + seconds,
         finished_at=db.now(),

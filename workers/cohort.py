@@ -20,7 +20,9 @@ from sweeps.runs import Point
 from sweeps.spec import Config, to_dict
 from workers import checkpoint, device, proxies
 from workers.checkpoint import Progress
-from workers.datasets import Examples, Subset, load
+from workers.datasets import load
+from workers.datasets.base import Examples, Subset
+from workers.datasets.prefetch import Batch, Prefetch
 from workers.engines import Plan, make_engine
 from workers.job import Job, Listener, Outcome, Status, Verdict
 from workers.parametrisation import rules
@@ -110,7 +112,10 @@ class Cohort:
         self._rates = plan.rates()
         self._rows = list(self.members)  # as the engine has them
         seeds = [int(member.config["seed"]) for member in self.members]
-        self._sampler = Sampler(self.examples.places["train"], seeds, self._batch, self._device)
+        resident = self.examples.resident
+        where = self._device if resident else torch.device("cpu")
+        self._sampler = Sampler(self.examples.places["train"], seeds, self._batch, where)
+        self._ahead: Prefetch | None = None
         self._losses: list[Tensor] = []
         self.step = 0
 
@@ -137,24 +142,45 @@ class Cohort:
 
     def advance(self) -> Tensor:
         """One optimiser step of every run; losses before it, on the device, one a row of the engine."""
-        inputs, targets = self.examples.take("train", self._sampler(self.step))
+        inputs, targets = self._take()
         losses = self.engine.step(self.step, inputs, targets)
         self.step += 1
         self._losses.append(losses)
         return losses
 
+    def _take(self) -> Batch:
+        """The batch of the next step: from the device, or from a thread that reads ahead."""
+        if self.examples.resident:
+            return self.examples.take("train", self._sampler(self.step))
+        if self._ahead is None:
+            last = max(member.steps for member in self._rows)
+            self._ahead = Prefetch(self.examples, self._sampler, self.step, last)
+            self._batches = iter(self._ahead)
+        return next(self._batches)
+
+    def _stop_reading(self) -> None:
+        if self._ahead is not None:
+            self._ahead.close()
+            self._ahead = None
+
     def run(self, listener: Listener) -> None:
         """Trains until every run has ended; all must be at the same step."""
+        try:
+            self._run(listener)
+        finally:
+            self._stop_reading()
+
+    def _run(self, listener: Listener) -> None:
         self._listener = listener
         self._charged = reported = saved = self._measured = time.monotonic()
         self._measured_step = self.step
         evaluations = frozenset.union(*(member.evaluations for member in self.members))
-        every = self._spec.trainer, min(member.job.checkpoint_seconds for member in self.members)
+        every = min(member.job.checkpoint_seconds for member in self.members)
         for member in self.members:
             self._tell(member, list(member.progress.points))
         while self._active():
             self._heed_limits()
-            if time.monotonic() - saved >= every[1]:
+            if time.monotonic() - saved >= every:
                 self._read()
                 for member in self._active():
                     self._save(member)
@@ -232,6 +258,7 @@ class Cohort:
             self._rows = [self._rows[row] for row in left]
             self._rates = self._rates[:, left]
             self.engine.keep(left)
+            self._stop_reading()
             self._sampler.keep(left)
 
     def _measure(self) -> None:
@@ -282,7 +309,7 @@ class Cohort:
         places = self.examples.evaluation(count)
         totals = torch.zeros(2, len(self._rows), dtype=torch.float64, device=self._device)
         # Twice the training batch needs less memory than training does, since nothing is kept.
-        for chunk in places.split(2 * self._batch):
+        for chunk in torch.split(places, 2 * self._batch):
             totals += len(chunk) * torch.stack(self.engine.evaluate(*self.examples.take("held_out", chunk)))
         loss, error = (totals / len(places)).tolist()
         return loss, error

@@ -58,6 +58,7 @@ class Outcome:
         seconds: device seconds of this attempt; runs that trained together share theirs.
         reason: why it did not finish.
         out_of_memory: it failed because it needed more memory than there was.
+        hopeless: another attempt would fail the same way.
     """
 
     status: Status
@@ -67,6 +68,7 @@ class Outcome:
     seconds: float
     reason: str | None = None
     out_of_memory: bool = False
+    hopeless: bool = False
 
 
 class Listener(Protocol):

@@ -235,6 +235,17 @@ class Orchestrator:
         if outcome.status in ("finished", "diverged"):
             state = RunState(outcome.status)
             queue.finish(session, run_id, attempt, state, outcome.loss, outcome.seconds, outcome.reason)
+        elif outcome.hopeless:
+            queue.finish(
+                session,
+                run_id,
+                attempt,
+                RunState.FAILED,
+                None,
+                outcome.seconds,
+                outcome.reason,
+                outcome.out_of_memory,
+            )
         else:
             failed = outcome.status == "failed"
             reason = held.why_stopped or outcome.reason or "stopped"

@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Sequence
 
+from sweeps.errors import SweepError
 from workers.cohort import Cohort
 from workers.job import Job, Listener, Outcome
 
@@ -70,7 +71,8 @@ def broken(error: Exception) -> Outcome:
     reason, too_large = f"{type(error).__name__}: {error}", out_of_memory(error)
     if too_large:
         reason = f"out of memory: {reason}"
-    return Outcome("failed", None, 0, 0, 0.0, reason, too_large)
+    hopeless = too_large or isinstance(error, SweepError)
+    return Outcome("failed", None, 0, 0, 0.0, reason, too_large, hopeless)
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -91,10 +91,11 @@ class Compiled(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Tries the compiled model, and says once why it cannot be had."""
         try:
-            return self._use(inputs)
+            outputs = self._use(inputs)
         except Exception as error:
             if self._use is self._plain:
                 raise
             logger.warning("not compiled, trains as it is: %s", " ".join(str(error).split())[:500])
             self._use = self._plain
-            return self._use(inputs)
+            outputs = self._use(inputs)
+        return outputs

@@ -1,0 +1,200 @@
+"""Runs that train together: the numbers of each are those it has alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sweeps.data import SOURCES
+from sweeps.runs import Point
+from sweeps.spec import parse
+from workers import cohort, train
+from workers.cohort import Cohort
+from workers.engines import stacked
+from workers.job import Job, Outcome, Verdict
+
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "mlp": {"dataset": "digits", "width": 16, "depth": 2},
+    "convnet": {"dataset": "digits", "width": 8, "depth": 1},
+    "vit": {"dataset": "digits", "width": 16, "depth": 1, "resolution": 8},
+    "gpt": {"dataset": "stdlib", "width": 16, "depth": 1, "resolution": 16},
+}
+CLOCK = ("tokens_per_second", "flop_utilisation")
+
+
+class Ear:
+    """Remembers what a training tells; asks runs to stop once they have points of a step."""
+
+    def __init__(self, stop: Mapping[int, int] | None = None) -> None:
+        self.stop = stop or {}
+        self.got: dict[int, list[Point]] = {}
+        self.outcomes: dict[int, Outcome] = {}
+
+    def points(self, run_id: int, points: list[Point]) -> Verdict:
+        self.got.setdefault(run_id, []).extend(points)
+        due = points and points[-1].step >= self.stop.get(run_id, 1 << 60)
+        return Verdict.STOP if due else Verdict.CONTINUE
+
+    def ended(self, run_id: int, outcome: Outcome) -> None:
+        assert run_id not in self.outcomes
+        self.outcomes[run_id] = outcome
+
+    def curve(self, run_id: int) -> list[tuple[int, str, float]]:
+        return [(p.seq, p.metric, p.value) for p in self.got[run_id] if p.metric not in CLOCK]
+
+
+def make(path: Path, kind: str = "mlp", steps: int = 60, **settings: Any) -> list[Job]:
+    """Four runs that differ in rate, decay, initial scale and seed."""
+    given = dict(KINDS[kind])
+    source = SOURCES[given.pop("dataset")]
+    batch, window = 8, given.get("resolution", 1) if kind == "gpt" else 1
+    shape = given | {"batch": batch, "tokens": [steps * batch * window, 2 * steps * batch * window]}
+    spec = parse(
+        {
+            "name": "cohort",
+            "proxy": {"kind": kind, "dataset": source.name},
+            "space": shape | {"lr": [1e-3, 1e-2]},
+            "targets": [{"at": given | {"tokens": 1e6}}],
+            "trainer": {"evaluations": 3, "eval_tokens": 128} | settings,
+        }
+    )
+    own = [
+        {"lr": 1e-3},
+        {"lr": 5e-3, "seed": 1.0},
+        {"lr": 3e-3, "weight_decay": 1.0, "seed": 2.0},
+        {"lr": 3e-3, "init_scale": 0.5, "beta2": 0.99},
+    ]
+    base = {name: axis.values[0] for name, axis in spec.space.items()}
+    return [
+        Job(run, 1, spec, source, base | one, str(path / f"{run}.pt"), 1e9, None)
+        for run, one in enumerate(own)
+    ]
+
+
+def alone(jobs: list[Job]) -> Ear:
+    ear = Ear()
+    for job in jobs:
+        train.train([job], ear)
+    return ear
+
+
+def together(jobs: list[Job], stop: Mapping[int, int] | None = None) -> Ear:
+    ear = Ear(stop)
+    train.train(jobs, ear)
+    return ear
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_stacked_run_has_the_numbers_of_a_single_one(tmp_path: Path, kind: str, optimizer: str) -> None:
+    jobs = make(tmp_path, kind, steps=200, optimizer=optimizer)
+    many, single = together(jobs), alone(jobs)
+    for job in jobs:
+        assert many.outcomes[job.run_id].status == single.outcomes[job.run_id].status == "finished"
+        for (seq, metric, value), (_, _, expected) in zip(
+            many.curve(job.run_id), single.curve(job.run_id), strict=True
+        ):
+            if metric in ("val_loss", "train_loss", "lr"):
+                assert value == pytest.approx(expected, rel=1e-4), (seq, metric)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "vit", "gpt"])
+def test_neighbours_change_nothing_bit_for_bit(tmp_path: Path, kind: str) -> None:
+    jobs = make(tmp_path, kind)
+    every, pair = together(jobs), together([jobs[2], jobs[0]])
+    assert every.curve(0) == pair.curve(0)
+    assert every.curve(2) == pair.curve(2)
+
+
+def test_a_run_that_diverges_leaves_the_others_bit_for_bit_as_they_were(tmp_path: Path) -> None:
+    jobs = make(tmp_path, warmup=0.0)
+    calm = together(jobs)
+    wild = [*jobs[:3], replace(jobs[3], config=jobs[3].config | {"lr": 1e4, "init_scale": 1e3})]
+    stormy = together(wild)
+    assert stormy.outcomes[3].status == "diverged"
+    assert stormy.outcomes[3].reason is not None and "training loss is" in stormy.outcomes[3].reason
+    assert [stormy.curve(run) for run in range(3)] == [calm.curve(run) for run in range(3)]
+
+
+def test_runs_stop_and_resume_one_by_one(tmp_path: Path) -> None:
+    jobs = make(tmp_path)
+    whole = together(jobs)
+    ear = together(jobs, stop={0: 1, 2: 1})
+    assert [ear.outcomes[run].status for run in range(4)] == ["stopped", "finished", "stopped", "finished"]
+    assert [path.name for path in sorted(tmp_path.glob("*.pt"))] == ["0.pt", "2.pt"]
+    assert [ear.curve(run) for run in (1, 3)] == [whole.curve(run) for run in (1, 3)]
+    pair = together([jobs[0], jobs[2]])
+    assert [pair.curve(run) for run in (0, 2)] == [whole.curve(run) for run in (0, 2)]
+
+
+def test_a_stacked_run_goes_on_alone_and_with_runs_that_are_elsewhere(tmp_path: Path) -> None:
+    jobs = make(tmp_path)
+    whole = together(jobs)
+    together(jobs[:2], stop={0: 1, 1: 1})
+    mixed = together(jobs)  # two at a checkpoint, two at the start
+    for run in range(4):
+        assert mixed.outcomes[run].loss == pytest.approx(whole.outcomes[run].loss, rel=1e-5)
+    together(jobs[:2], stop={0: 1, 1: 1})
+    single = alone(jobs[:1])
+    assert single.outcomes[0].loss == pytest.approx(whole.outcomes[0].loss, rel=1e-5)
+
+
+def test_horizons_may_differ(tmp_path: Path) -> None:
+    jobs = make(tmp_path, steps=40)
+    longer = [replace(job, config=job.config | {"tokens": 2 * job.config["tokens"]}) for job in jobs[2:]]
+    mixed, apart = together([*jobs[:2], *longer]), alone([*jobs[:2], *longer])
+    assert [mixed.outcomes[run].step for run in range(4)] == [40, 40, 80, 80]
+    for run in range(4):
+        assert mixed.outcomes[run].loss == pytest.approx(apart.outcomes[run].loss, rel=1e-4)
+
+
+def test_only_the_run_to_blame_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = make(tmp_path)
+    build = cohort.proxies.build
+
+    def broken(config: Any, *rest: Any) -> Any:
+        if config["lr"] == 5e-3:
+            raise RuntimeError("no such shape")
+        return build(config, *rest)
+
+    monkeypatch.setattr(cohort.proxies, "build", broken)
+    ear = together(jobs)
+    assert [ear.outcomes[run].status for run in range(4)] == ["finished", "failed", "finished", "finished"]
+    assert ear.outcomes[1].reason == "RuntimeError: no such shape"
+
+
+def test_what_cannot_be_traced_is_stacked_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make(tmp_path)
+    traced = together(jobs)
+
+    def refuse(_function: Any) -> Any:
+        raise RuntimeError("data-dependent")
+
+    monkeypatch.setattr(stacked, "make_fx", refuse)
+    plain = together(jobs)
+    assert "not traced, stacks as it is: data-dependent" in caplog.text
+    assert [plain.curve(run) for run in range(4)] == [traced.curve(run) for run in range(4)]
+
+
+def test_seconds_are_shared(tmp_path: Path) -> None:
+    ear = together(make(tmp_path))
+    seconds = [outcome.seconds for outcome in ear.outcomes.values()]
+    assert max(seconds) == pytest.approx(min(seconds), rel=0.2)
+
+
+def test_a_member_is_a_plain_module(tmp_path: Path) -> None:
+    four = Cohort(make(tmp_path, "convnet"))
+    for _ in range(3):
+        four.advance()
+    inputs, _ = four.examples.take("held_out", torch.arange(4))
+    weights = dict(four.engine.model(2).named_parameters())
+    state = four.engine.state(2)
+    assert four.engine.model(2)(inputs).shape == (4, 10)
+    assert all(torch.equal(weights[name], state[name]["weight"]) for name in weights)
