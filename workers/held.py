@@ -19,6 +19,7 @@ class Held:
 
     Args:
         started: None while it waits for room.
+        worker: that trains it.
         members: runs that train together, this one among them.
         why_stopped: None as long as it was not asked to stop.
         news: not stored yet.
@@ -27,6 +28,7 @@ class Held:
     claim: Claim
     job: Job
     started: float | None = None
+    worker: str | None = None
     members: int = 1
     why_stopped: str | None = None
     news: Delivery | None = None

@@ -170,7 +170,9 @@ class Orchestrator:
             claims = queue.claim(session, self._owner, self._pace.lease)
             if claims:
                 spec, config = claims[0].spec, claims[0].run.config
-                most, sharers = self._stacking(spec, config), max(1, self._pool.capacity(spec.resources))
+                busy = {held.worker for held in self._held.values() if held.worker is not None}
+                most = self._stacking(spec, config)
+                sharers = max(1, self._pool.capacity(spec.resources) - len(busy))
                 claims += queue.claim_alike(
                     session, self._owner, self._pace.lease, claims[0], most - 1, sharers
                 )
@@ -197,7 +199,7 @@ class Orchestrator:
             return
         self._waiting = []
         for held in group:
-            held.started, held.members = time.monotonic(), len(group)
+            held.started, held.worker, held.members = time.monotonic(), worker, len(group)
         with self._sessions.begin() as session:
             for held in group:
                 queue.place(session, held.job.run_id, held.job.attempt, worker, len(group))
@@ -370,7 +372,7 @@ class Orchestrator:
         spec = service.get_sweep(self._sessions, run.sweep_id).spec
         held = self._hold(Claim(run, spec, attempt, None))
         if orphan.worker is not None and self._pool.adopt(orphan.worker, run_id, attempt):
-            held.started = time.monotonic()
+            held.started, held.worker = time.monotonic(), orphan.worker
             log.info("%s trains on under this orchestrator; its worker is %s", held.name, orphan.worker)
         else:
             self._put_back(held, "its orchestrator and its worker are gone")

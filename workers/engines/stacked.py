@@ -1,31 +1,22 @@
 """Members of equal shape as one stacked model: every operation does the work of all of them.
 
-The step of one member, gradients included, is written for a plain module; ``vmap`` makes it that of all, and
-tracing it once leaves straight-line code: most of the time of small models would go into dispatching.
-All weights of a member lie in one row, so that clipping and the optimiser take a handful of operations.
+The step of one member, gradients included, is written for a plain module; ``vmap`` makes it that of all. All weights of a member lie in one row, so that clipping and the optimiser take a handful of operations.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from workers.engines.base import Plan, State
+from workers.engines.tracing import Gradients, Weights, traced
 from workers.engines.updates import Update, make_update
 from workers.objective import mean_loss, wrong
-
-logger = logging.getLogger(__name__)
-
-Weights: TypeAlias = dict[str, Tensor]
-Gradients: TypeAlias = Callable[[Weights, Tensor, Tensor], tuple[Weights, Tensor]]
 
 
 class Stacked:
@@ -114,13 +105,3 @@ class Stacked:
             name: part.view(*flat.shape[:-1], *shape)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
-
-
-def traced(function: Gradients, weights: Weights, inputs: Tensor, targets: Tensor) -> Gradients:
-    """The same function as straight-line code, or as it is where it cannot be traced."""
-    try:
-        graph: Gradients = make_fx(function)(weights, inputs, targets)
-    except Exception as error:
-        logger.warning("not traced, stacks as it is: %s", " ".join(str(error).split())[:500])
-        return function
-    return graph
