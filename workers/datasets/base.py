@@ -88,7 +88,10 @@ class Subset:
     @property
     def whole(self) -> bool:
         """Whether it leaves the split as it is."""
-        return self == Subset()
+        return self == WHOLE
+
+
+WHOLE = Subset()
 
 
 def spread(places: int, examples: int, device: torch.device) -> Tensor:
