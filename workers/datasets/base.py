@@ -79,7 +79,7 @@ class Subset:
     kept: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.unique < 0 or self.unique != int(self.unique):
+        if self.unique < 0:
             raise ValueError(f"unique: given {self.unique}; allowed: a whole number of at least 0")
         for name in ("fraction", "kept"):
             if not 0.0 < (share := getattr(self, name)) <= 1.0:

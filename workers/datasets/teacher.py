@@ -29,9 +29,7 @@ from workers.datasets.subsets import choose
 
 VERSION = "1"
 STEEP = 4  # kinds beyond the w-th are (STEEP w + 1)^-a of all
-DRAWS = (
-    4  # counters of an example: its kind, the vector of a kind beyond, the vector of the noise, both signs
-)
+DRAWS = 4  # counters of an example: its kind, a vector for kinds beyond, one for noise, and both signs
 
 
 @dataclass(frozen=True)
