@@ -63,7 +63,7 @@ class DataError(SpecError, ValueError):
     """A data set of the settings makes no sense."""
 
 
-TEACHER_FEATURES, TEACHER_EXPONENT = 256, 1.0
+TEACHER_FEATURES, TEACHER_EXPONENT = 256, 0.5
 
 STDLIB = Source("stdlib", "stdlib", "tokens", 256, "nats/byte")
 GLYPHS = Source("glyphs", "glyphs", "classes", 62, "nats/image", channels=1)

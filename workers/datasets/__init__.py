@@ -13,7 +13,7 @@ import torch
 
 from sweeps.data import Source
 from workers.datasets import digits, glyphs, huggingface, images, npz, stdlib, teacher, tokens
-from workers.datasets.base import Examples, Subset
+from workers.datasets.base import WHOLE, Examples, Subset
 
 Reader = Callable[[Source, int, torch.device, Subset], Examples]
 READERS: Mapping[str, Reader] = MappingProxyType(
@@ -32,7 +32,7 @@ CACHED = 16  # of what was loaded; those of one source share their data
 
 
 @lru_cache(maxsize=CACHED)
-def load(source: Source, resolution: int, device: torch.device, subset: Subset = Subset()) -> Examples:  # noqa: B008
+def load(source: Source, resolution: int, device: torch.device, subset: Subset = WHOLE) -> Examples:
     """The examples of a source, read once a process.
 
     Args:

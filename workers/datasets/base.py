@@ -79,7 +79,7 @@ class Subset:
     kept: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.unique < 0 or self.unique != int(self.unique):
+        if self.unique < 0:
             raise ValueError(f"unique: given {self.unique}; allowed: a whole number of at least 0")
         for name in ("fraction", "kept"):
             if not 0.0 < (share := getattr(self, name)) <= 1.0:
@@ -88,7 +88,10 @@ class Subset:
     @property
     def whole(self) -> bool:
         """Whether it leaves the split as it is."""
-        return self == Subset()
+        return self == WHOLE
+
+
+WHOLE = Subset()
 
 
 def spread(places: int, examples: int, device: torch.device) -> Tensor:

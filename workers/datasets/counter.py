@@ -22,6 +22,11 @@ def mix(counter: Tensor) -> Tensor:
     return bits ^ _right(bits, 31)
 
 
+def weyl(counter: Tensor) -> Tensor:
+    """64 bits of each counter that are more even than random over consecutive ones, int64."""
+    return counter * _STEP
+
+
 def uniform(counter: Tensor, count: int) -> Tensor:
     """Numbers in [0, 1) with 24 bits each.
 
