@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 from store import service
 from store.db import make_engine, make_sessions, migrate
-from sweeps.data import DIGITS, SOURCES, STDLIB
+from sweeps.data import SOURCES
 from sweeps.runs import RunState
 from sweeps.spec import SweepSpec, parse
 from workers import proxies
@@ -120,12 +120,6 @@ class Reused(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         return {"loss": bare(self.config["spec"], self.config["config"]), "done": True}
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        return None
-
-    def load_checkpoint(self, checkpoint: Any) -> None:
-        return None
-
 
 def plain(config: dict[str, Any]) -> None:
     """A trial as the documentation shows it."""
@@ -146,14 +140,14 @@ def with_tune(trainable: Any, spec: SweepSpec, reuse: bool) -> float:
     return elapsed
 
 
-def with_scalewise(spec: SweepSpec, stacking: Callable[..., int] | None) -> float:
+def with_scalewise(spec: SweepSpec, members: int | None) -> float:
     """Seconds from the insertion of the runs until the last is recorded, with warm workers."""
     with tempfile.TemporaryDirectory() as folder:
         engine = make_engine(f"sqlite:///{folder}/scalewise.db")
         migrate(engine)
         sessions = make_sessions(engine)
         pool = RayPool(None, "bench", SLOTS)
-        given = {} if stacking is None else {"stacking": stacking}
+        given = {} if members is None else {"stacking": lambda *_: members}
         orchestrator = Orchestrator(sessions, pool, "bench", Path(folder), Pace(), **given)
         stopping = threading.Event()
         thread = threading.Thread(target=orchestrator.run, args=(stopping,))
@@ -197,8 +191,7 @@ def main() -> None:
         spec = parse(job)
         print(f"{spec.name}, {SLOTS} workers")
         for _ in range(given.rounds):
-            most = given.members
-            ours = with_scalewise(spec, None if most is None else lambda *_: most)
+            ours = with_scalewise(spec, given.members)
             print(f"  {'Scalewise':34}{ours:8.2f} s", flush=True)
             ray.init(
                 address="local",

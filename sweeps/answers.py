@@ -12,6 +12,7 @@ from sweeps.errors import FitError, Warning
 from sweeps.kinds.base import SCALE
 from sweeps.laws.base import Array
 from sweeps.posterior import Posterior, Quantiles
+from sweeps.scaling import SIZE
 from sweeps.space import tabulate, tabulate_configs
 from sweeps.spec import Config, SweepSpec, Target
 from sweeps.surface import surface
@@ -23,6 +24,7 @@ FEW = 8  # runs below which intervals are mostly prior
 DISAGREE = 0.5  # spread of the laws over the interval's width beyond which they are said to disagree
 SLIGHT = 0.05  # weight of a fit below which its troubles are not worth a warning
 NEAR = 2.0  # factor above the learning rate taken within which a run that diverged is told
+FURTHER = 1e3  # than the sizes of the space, that models of the best split are sought
 SHAPE_WEIGHT = 0.3  # relative to an error in ln N, of an error in ln(width / depth)
 
 
@@ -86,6 +88,7 @@ class Split:
         flops: to spend.
         params, tokens: that reach the lowest loss, with 90 % intervals.
         width, depth: of a model of about that size.
+        size: that sets them; None where the proxy has no scaling.
         loss, low, high: expected there, for a new run.
     """
 
@@ -101,6 +104,13 @@ class Split:
     loss: float
     low: float
     high: float
+    size: float | None = None
+
+    @property
+    def shape(self) -> Config:
+        """Its axes of shape and its tokens."""
+        shape = {"width": self.width, "depth": self.depth} if self.size is None else {SIZE: self.size}
+        return {**shape, "tokens": max(1.0, self.tokens)}
 
 
 @dataclass(frozen=True)
@@ -232,14 +242,14 @@ def _split(view: View, like: Config, flops: float) -> Split | None:
     spec, cost = view.spec, view.spec.cost(like)
     factor = cost.flops / (getattr(cost, view.ensemble.count) * cost.tokens_seen)
     product = flops / factor
-    log_params = view.split(float(np.log(product)))
+    log_params = None if "tokens" in spec.derived else view.split(float(np.log(product)))
     if log_params is None:
         return None
     params, low, high = (float(np.exp(q)) for q in (log_params.median, log_params.low, log_params.high))
-    width, depth = _shape(spec, view.ensemble.count, params, like["width"] / like["depth"])
+    shape = _shape(spec, view.ensemble.count, params, like["width"] / like["depth"])
     varied = {axis.name for axis in view.frame.surface.axes}
     fixed = {name: value for name, value in like.items() if name not in varied}
-    there = with_best(view, fixed | {"width": width, "depth": depth, "tokens": product / params})
+    there = with_best(view, fixed | shape | {"tokens": product / params})
     loss = view.new_loss(view.columns(there)).first()
     return Split(
         flops=flops,
@@ -249,20 +259,27 @@ def _split(view: View, like: Config, flops: float) -> Split | None:
         tokens=product / params,
         tokens_low=product / high,
         tokens_high=product / low,
-        width=int(width),
-        depth=int(depth),
+        width=int(there["width"]),
+        depth=int(there["depth"]),
         loss=loss.median,
         low=loss.low,
         high=loss.high,
+        size=shape.get(SIZE),
     )
 
 
-def _shape(spec: SweepSpec, count: str, params: float, aspect: float) -> tuple[float, float]:
-    """Width (a multiple of what all widths of the space share) and depth of a model of about this size.
+def _shape(spec: SweepSpec, count: str, params: float, aspect: float) -> Config:
+    """Width (a multiple of what all widths of the space share) and depth of a model of about this size, or
+    what sets them.
 
     Args:
         aspect: width over depth that is kept, unless only one depth was tried.
     """
+    if spec.proxy.scaling:
+        first, *_, last = (*spec.space[SIZE].values, spec.space[SIZE].values[-1])
+        sizes = np.geomspace(first / FURTHER, last * FURTHER, 1024)
+        found = tabulate(spec, spec.complete(spec.targets[0].at) | {SIZE: sizes})
+        return {SIZE: float(f"{sizes[np.argmin(np.abs(np.log(found[count] / params)))]:.4g}")}
     tried = spec.space["depth"].values
     step = int(np.gcd.reduce([int(value) for value in spec.space["width"].values]))
     widths, depths = np.meshgrid(
@@ -273,7 +290,7 @@ def _shape(spec: SweepSpec, count: str, params: float, aspect: float) -> tuple[f
     error = np.abs(np.log(table[count] / params))
     error += SHAPE_WEIGHT * np.abs(np.log(table["width"] / table["depth"] / aspect))
     best = int(np.argmin(error))
-    return float(table["width"][best]), float(table["depth"][best])
+    return {"width": float(table["width"][best]), "depth": float(table["depth"][best])}
 
 
 def _warnings(

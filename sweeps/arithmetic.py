@@ -1,4 +1,4 @@
-"""Cost of runs as a small expression over the columns of their table, such as ``6*params*tokens``."""
+"""Small expressions over named columns, such as the cost of runs as ``6*params*tokens``."""
 
 from __future__ import annotations
 
@@ -40,10 +40,12 @@ class Expression:
     Args:
         text: as it was given.
         tree: parsed.
+        field: that problems are told of.
     """
 
     text: str
     tree: ast.expr
+    field: str
 
     @property
     def names(self) -> list[str]:
@@ -65,46 +67,51 @@ class Expression:
         known = [name for name in columns if name not in UNKNOWN]
         missing = [name for name in self.names if name not in known]
         if missing:
-            raise SpecError([Problem("cost", n, choices(n, known, "the columns mapped:")) for n in missing])
+            raise SpecError(
+                [Problem(self.field, n, choices(n, known, "the columns mapped:")) for n in missing]
+            )
         with np.errstate(all="ignore"):
             found = np.array(np.broadcast_to(_value(self.tree, columns), (rows,)), dtype=float)
         wrong = np.flatnonzero(~(np.isfinite(found) & (found > 0.0)))
         if wrong.size:
             given = f"{self.text} is {found[wrong[0]]:g} in {rows_in_words(wrong + 1)}"
-            raise SpecError([Problem("cost", given, "a positive number in every row")])
+            raise SpecError([Problem(self.field, given, "a positive number in every row")])
         return found
 
 
-def parse_expression(text: str) -> Expression:
+def parse_expression(text: str, field: str = "cost") -> Expression:
     """Reads an expression.
+
+    Args:
+        field: that problems are told of.
 
     Raises:
         SpecError: it is none; what is wrong is named.
     """
     if len(text) > LONGEST:
-        raise _wrong(f"{len(text)} characters", f"at most {LONGEST}")
+        raise SpecError([Problem(field, f"{len(text)} characters", f"at most {LONGEST}")])
     try:
         tree = ast.parse(text.strip(), mode="eval").body
-        _check(tree)
+        _check(tree, field)
     except (SyntaxError, RecursionError, MemoryError, ValueError):
-        raise _wrong(short(text)) from None
-    return Expression(text.strip(), tree)
+        raise SpecError([Problem(field, short(text), GRAMMAR)]) from None
+    return Expression(text.strip(), tree, field)
 
 
-def _check(node: ast.expr) -> None:
+def _check(node: ast.expr, field: str) -> None:
     match node:
         case ast.BinOp(left, symbol, right) if type(symbol) in OPERATIONS:
-            _check(left)
-            _check(right)
+            _check(left, field)
+            _check(right, field)
         case ast.UnaryOp(ast.USub() | ast.UAdd(), operand):
-            _check(operand)
+            _check(operand, field)
         case ast.Constant(int() | float() as value) if not isinstance(value, bool):
             if not abs(value) < 1e300:
-                raise _wrong(short(ast.unparse(node)), "a number below 1e300")
+                raise SpecError([Problem(field, short(ast.unparse(node)), "a number below 1e300")])
         case ast.Name():
             pass
         case _:
-            raise _wrong(short(ast.unparse(node)))
+            raise SpecError([Problem(field, short(ast.unparse(node)), GRAMMAR)])
 
 
 def _value(node: ast.expr, columns: Mapping[str, ArrayLike]) -> Array:
@@ -123,7 +130,3 @@ def _value(node: ast.expr, columns: Mapping[str, ArrayLike]) -> Array:
 
 def _name(name: str) -> str:
     return ALIASES.get(name, name)
-
-
-def _wrong(given: str, allowed: str = GRAMMAR) -> SpecError:
-    return SpecError([Problem("cost", given, allowed)])

@@ -70,7 +70,7 @@ def past_runs(
     axes = _axes(spec, table)
     _refuse(_missing(spec, axes, table))
     notes: list[Warning] = []
-    if "width" not in axes and "params" in table:
+    if "width" in rules and "width" not in axes and "params" in table:
         axes["width"], notes = _widths(spec, axes, table)
     axes = {name: _whole(column) if rules[name].integer else column for name, column in axes.items()}
     _refuse(_check(spec, axes))
@@ -100,10 +100,10 @@ def _refuse(problems: Iterator[Problem]) -> None:
 def _axes(spec: SweepSpec, table: Mapping[str, Array]) -> dict[str, Array]:
     """The axes that the table gives, or that follow from it without the shape."""
     axes = {name: column for name, column in table.items() if name not in BESIDE}
-    if "batch" not in axes and "batch_tokens" in table:
+    if "batch" in spec.axes and "batch" not in axes and "batch_tokens" in table:
         each = axes.get("resolution", np.array(spec.complete({}).get("resolution", np.nan)))
         axes["batch"] = table["batch_tokens"] / (each if spec.source.task == "tokens" else 1.0)
-    if "tokens" not in axes and "flops" in table and "params" in table:
+    if "tokens" in spec.axes and "tokens" not in axes and "flops" in table and "params" in table:
         axes["tokens"] = table["flops"] / (6.0 * table["params"])
     return axes
 
@@ -166,7 +166,8 @@ def _check(spec: SweepSpec, axes: Mapping[str, Array]) -> Iterator[Problem]:
 
 def _untied(spec: SweepSpec, axes: Mapping[str, Array]) -> Iterator[Problem]:
     """What rows hold together that does not fit, such as a width that heads do not divide."""
-    filled, rows = spec.complete({}) | dict(axes), len(axes["tokens"])
+    filled: Mapping[str, ArrayLike] = {**spec.complete({}), **axes}
+    filled, rows = {**filled, **spec.derive(filled)}, len(next(iter(axes.values())))
     for tie in spec.kind.ties:
         columns = [np.broadcast_to(np.asarray(filled[name]), rows).tolist() for name in tie.axes]
         held = [dict(zip(tie.axes, map(int, row), strict=True)) for row in zip(*columns, strict=True)]

@@ -12,12 +12,14 @@ from pydantic import ConfigDict, Field
 from sweeps.answers import SHAPE_WEIGHT
 from sweeps.axis import STRICT, Axis
 from sweeps.bounds import problems, untied
+from sweeps.checks import MIN_STEPS
 from sweeps.cost import SecondsModel
 from sweeps.errors import Problem, SpecError
 from sweeps.laws.base import Array
 from sweeps.prospects import Outlook, cheapest_plan, outlook
+from sweeps.scaling import SIZE
 from sweeps.space import Table, cover, tabulate, tabulate_configs
-from sweeps.spec import MIN_STEPS, Config, SweepSpec
+from sweeps.spec import Config, SweepSpec
 from sweeps.surface import surface
 
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)  # of the space's middle tokens a parameter, where none are given
@@ -245,11 +247,12 @@ def _computes(spec: SweepSpec) -> list[float]:
 
 
 def _shapes(spec: SweepSpec, ladder: Ladder) -> Table:
-    """Every width and depth of the space, the other axes at their middle."""
+    """Every width and depth of the space, or every size, the other axes at their middle."""
     base = spec.complete({name: axis.values[len(axis.values) // 2] for name, axis in spec.space.items()})
-    widths, depths = np.meshgrid(spec.space["width"].values, spec.space["depth"].values)
+    shape = [SIZE] if spec.proxy.scaling else ["width", "depth"]
+    grid = np.meshgrid(*(spec.space[name].values for name in shape))
     given = {name: float(value) for name, value in ladder.at.items()}
-    return tabulate(spec, base | given | {"width": widths.ravel(), "depth": depths.ravel()})
+    return tabulate(spec, base | given | {n: c.ravel() for n, c in zip(shape, grid, strict=True)})
 
 
 def _nearest(spec: SweepSpec, shapes: Table, params: float) -> int:
@@ -265,7 +268,7 @@ def _sizes(spec: SweepSpec, ladder: Ladder) -> Iterator[tuple[Config, float]]:
     wanted = np.geomspace(shapes[count].min(), shapes[count].max(), ladder.sizes)
     rows = np.unique([_nearest(spec, shapes, size) for size in wanted])
     if len(rows) < ladder.sizes:
-        allowed = f"at most {len(rows)}, which the widths and depths of the space give"
+        allowed = f"at most {len(rows)}, which the shapes of the space give"
         raise SpecError([Problem("ladder.sizes", str(ladder.sizes), allowed)])
     for row in rows[np.argsort(shapes[count][rows], kind="stable")]:
         yield shapes.config(row), float(shapes[count][row])
@@ -276,13 +279,18 @@ def _sizes(spec: SweepSpec, ladder: Ladder) -> Iterator[tuple[Config, float]]:
 
 def _check(spec: SweepSpec, ladder: Ladder) -> None:
     found = []
-    for name in ("width", "depth", "tokens"):
+    if "tokens" in spec.derived:
+        allowed = "tokens as an axis; a ladder chooses them itself"
+        found.append(Problem("proxy.scaling.tokens", "an expression", allowed))
+    for name in ("width", "depth", "tokens", SIZE):
         if name in ladder.at:
-            allowed = "hyperparameters; a ladder chooses width, depth and tokens itself"
+            allowed = "hyperparameters; a ladder chooses shapes and tokens itself"
             found.append(Problem(f"ladder.at.{name}", f"{ladder.at[name]:g}", allowed))
     fixed = {name: Axis((float(value),)) for name, value in ladder.at.items()}
     space = dict(spec.space) | fixed
-    wrong = [*problems(spec.axes, space, []), *untied(spec.kind, spec.proxy, spec.axes, space, [])]
+    wrong = [*problems(spec.axes, space, [])]
+    if not spec.proxy.scaling:
+        wrong += untied(spec.kind, spec.proxy, spec.axes, space, [])
     for problem in wrong:
         found.append(Problem(problem.field.replace("space.", "ladder.at."), problem.given, problem.allowed))
     if ladder.computes and ladder.kind != "isoflop":

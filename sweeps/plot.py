@@ -100,10 +100,7 @@ def picture(
         law = _curve(grid, [Quantiles(split.loss, split.low, split.high) for split in splits])
         axis = view.axis("lr")
         if axis is not None:
-            shapes = [{"width": s.width, "depth": s.depth, "tokens": max(1.0, s.tokens)} for s in splits]
-            best = [
-                view.best_interval(view.columns(with_best(view, shape)), "lr").first() for shape in shapes
-            ]
+            best = [view.best_interval(view.columns(with_best(view, s.shape)), "lr").first() for s in splits]
             ends = [[float(axis.value(np.array(v))) for v in (q.median, q.low, q.high)] for q in best]
             lr = _curve(grid, [Quantiles(*end) for end in ends])
     return Picture(

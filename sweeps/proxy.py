@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from sweeps.axis import STRICT
+
+
+def _scale(given: Any) -> float | str:
+    if isinstance(given, str):
+        return given.strip()
+    if isinstance(given, int | float) and math.isfinite(given):
+        return float(given)
+    raise ValueError("a number or text")
+
+
+Scale = Annotated[float | str, BeforeValidator(_scale)]
 
 
 @dataclass(frozen=True)
@@ -18,9 +30,15 @@ class Proxy:
         kind: of model, of ``sweeps.kinds.KINDS``.
         dataset: of ``sweeps.data.SOURCES``; ``stdlib`` is the text of Python's own standard library.
         heads: attention heads of every width; left out, each width gets heads 16 wide.
+        scaling: a ``rule`` by which one axis ``size`` sets others, with numbers or expressions by name
+            (``sweeps.scaling``); None where every axis is given by itself.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     kind: str = "gpt"
     dataset: str = "stdlib"
     heads: Annotated[int, Field(ge=1)] | None = None
+    # Left out where there is none, so that a specification's hash stays what it was.
+    scaling: Annotated[
+        Annotated[dict[str, Scale], Field(min_length=1)] | None, Field(exclude_if=lambda given: given is None)
+    ] = None

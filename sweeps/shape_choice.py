@@ -131,6 +131,8 @@ def choose_in_sweep(
         diverged: as of ``answers.predict``.
     """
     _check(factor, budget)
+    if spec.proxy.scaling:
+        raise FitError("proxy.scaling says how shapes grow; leave it out to compare rules")
     base = answers.with_best(answers.view_of(spec, ensemble), at)
     cost, varied = spec.cost(base), {name for name, axis in spec.space.items() if len(axis.values) > 1}
     wanted = factor * float(getattr(cost, budget))

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import qmc
 
 from sweeps.bounds import ENUMERATED, SAMPLED, configurations
+from sweeps.checks import MIN_STEPS
 from sweeps.cost import Cost
-from sweeps.spec import MIN_STEPS, Config, SweepSpec
+from sweeps.scaling import SIZE
+from sweeps.spec import Config, SweepSpec
 
 Array = NDArray[np.float64]
 Places: TypeAlias = NDArray[np.intp]
@@ -61,7 +63,8 @@ def tabulate(spec: SweepSpec, columns: Mapping[str, ArrayLike]) -> Table:
     """
     given = {name: np.atleast_1d(np.asarray(column, dtype=float)) for name, column in columns.items()}
     rows = max((len(column) for column in given.values()), default=1)
-    filled = spec.complete(dict.fromkeys(given, 0.0)) | given
+    filled: Mapping[str, ArrayLike] = {**spec.complete({}), **given}
+    filled = {**filled, **spec.derive(filled)}
     table = {name: np.broadcast_to(np.asarray(filled[name], dtype=float), (rows,)) for name in sorted(filled)}
     cost = spec.costs(table)
     return Table(
@@ -72,7 +75,7 @@ def tabulate(spec: SweepSpec, columns: Mapping[str, ArrayLike]) -> Table:
 def tabulate_configs(spec: SweepSpec, configs: Sequence[Config]) -> Table:
     """A list of configurations as a table; it may be empty."""
     complete = [spec.complete(config) for config in configs]
-    names = sorted(spec.complete(dict.fromkeys(spec.space, 0.0)))
+    names = sorted({*spec.axes, *spec.derived})
     return tabulate(spec, {name: np.array([config[name] for config in complete]) for name in names})
 
 
@@ -96,8 +99,8 @@ def blocks(spec: SweepSpec) -> Iterator[tuple[Places, Table]]:
     """The candidates in the order of the grid, some thousand at a time, with their places in it.
 
     Of a space of more than ``ENUMERATED`` points, ``SAMPLED`` are candidates: a low-discrepancy sample that
-    depends on the axes and the sweep's seed alone, its corners, and every number of tokens with the rest at
-    its lowest.
+    depends on the axes and the sweep's seed alone, its corners, and every number of tokens (or size, where
+    that sets the tokens) with the rest at its lowest.
     """
     total = configurations(spec.space)
     places = _sample(spec, SAMPLED) if total > ENUMERATED else None
@@ -143,25 +146,26 @@ def _trainable(spec: SweepSpec, places: Places) -> tuple[Places, Table]:
 
 
 def _sample(spec: SweepSpec, count: int) -> Places:
-    return _drawn(_shape(spec), sorted(spec.space).index("tokens"), count, spec.seed)
+    whole = SIZE if "tokens" in spec.derived else "tokens"
+    return _drawn(_shape(spec), sorted(spec.space).index(whole), count, spec.seed)
 
 
 @lru_cache(maxsize=8)
-def _drawn(shape: tuple[int, ...], tokens: int, count: int, seed: int) -> Places:
+def _drawn(shape: tuple[int, ...], whole: int, count: int, seed: int) -> Places:
     """Places of about ``count`` points of a grid, ascending (Sobol 1967, scrambled as Owen 1998 does).
 
     Args:
-        tokens: position of the axis that is taken whole where the others are at their lowest.
+        whole: position of the axis that is taken whole where the others are at their lowest.
         count: a power of two.
     """
     varied = [axis for axis, length in enumerate(shape) if length > 1]
     lengths = np.array(shape)[varied]
     drawn = qmc.Sobol(len(varied), rng=seed).random(count)
     corners = np.indices((2,) * len(varied)).reshape(len(varied), -1).T * (lengths - 1)
-    points = np.zeros((count + len(corners) + shape[tokens], len(shape)), dtype=np.intp)
+    points = np.zeros((count + len(corners) + shape[whole], len(shape)), dtype=np.intp)
     points[:count, varied] = np.minimum(drawn * lengths, lengths - 1)
     points[count : count + len(corners), varied] = corners
-    points[count + len(corners) :, tokens] = np.arange(shape[tokens])
+    points[count + len(corners) :, whole] = np.arange(shape[whole])
     places = np.unique(np.ravel_multi_index(tuple(points.T), shape))
     places.flags.writeable = False
     return places

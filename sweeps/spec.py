@@ -8,15 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from sweeps import checks, scaling
 from sweeps.axis import STRICT, AxisField
-from sweeps.bounds import ENUMERATED, SAMPLED, configurations, untied
-from sweeps.bounds import problems as out_of_bounds
-from sweeps.columns import asked
-from sweeps.columns import problems as unreadable
+from sweeps.bounds import ENUMERATED, SAMPLED, configurations
 from sweeps.cost import Cost
 from sweeps.data import SOURCES, Source
 from sweeps.errors import Problem, SpecError
@@ -24,12 +21,10 @@ from sweeps.kinds import KINDS
 from sweeps.kinds.base import Array, AxisRule, Kind, metrics
 from sweeps.laws import LAWS
 from sweeps.proxy import Proxy
-from sweeps.transfer import RULES as TRANSFERS
-from sweeps.wording import booleans, choices, problems, short
+from sweeps.wording import booleans, problems, short
 
 Config: TypeAlias = dict[str, float]
 
-MIN_STEPS = 10
 OWN_OF_MEMBERS = frozenset({"lr", "weight_decay", "beta2", "init_scale", "seed", "tokens"})  # within a cohort
 
 
@@ -212,8 +207,22 @@ class SweepSpec:
 
     @property
     def axes(self) -> Mapping[str, AxisRule]:
-        """What every axis of its proxy may hold."""
-        return self.kind.axes(self.source)
+        """What every axis may hold, without those that the proxy's scaling sets by size."""
+        rules = self.kind.axes(self.source)
+        if not self.proxy.scaling:
+            return rules
+        return {scaling.SIZE: scaling.SIZES} | {n: r for n, r in rules.items() if n not in self.derived}
+
+    @property
+    def derived(self) -> tuple[str, ...]:
+        """The axes that the proxy's scaling sets by size."""
+        return scaling.derived(self.proxy.scaling or {}) if self.proxy.scaling else ()
+
+    def derive(self, columns: Mapping[str, ArrayLike]) -> dict[str, Array]:
+        """What the proxy's scaling sets for columns that hold sizes, each (n,)."""
+        if not self.proxy.scaling or scaling.SIZE not in columns:
+            return {}
+        return scaling.derive(self.proxy, self.kind, self.source, columns)
 
     def costs(self, columns: Mapping[str, ArrayLike]) -> dict[str, Array]:
         """The fields of ``Cost`` of complete configurations as columns, each (n,) or a number."""
@@ -229,11 +238,13 @@ class SweepSpec:
         return asked or self.resources
 
     def complete(self, config: Mapping[str, float]) -> Config:
-        """Fills what a configuration leaves out with the only value of its axis, or the kind's default."""
+        """Fills what a configuration leaves out with the only value of its axis, the kind's default, or what
+        its size sets."""
         filled = {name: rule.default for name, rule in self.axes.items()}
         filled |= {name: axis.values[0] for name, axis in self.space.items() if len(axis.values) == 1}
         filled |= dict(config)
-        return {name: value for name, value in filled.items() if value is not None}
+        known = {name: value for name, value in filled.items() if value is not None}
+        return known | {name: float(column[0]) for name, column in self.derive(known).items()}
 
 
 _ADAPTER: TypeAdapter[SweepSpec] = TypeAdapter(SweepSpec)
@@ -262,9 +273,9 @@ def parse(given: Mapping[str, Any] | SweepSpec, *, stored: bool = False) -> Swee
         spec = _ADAPTER.validate_python(raw)
     except ValidationError as error:
         raise SpecError(problems(error.errors(include_url=False), SweepSpec)) from None
-    _refuse(problem for problem in _check(spec) if not (stored and problem.field == "laws.names"))
+    _refuse(problem for problem in checks.problems(spec) if not (stored and problem.field == "laws.names"))
     spec = _canonical(spec)
-    _refuse(_check_budget(spec))
+    _refuse(checks.unaffordable(spec))
     return spec
 
 
@@ -311,52 +322,6 @@ def _refuse(found: Iterator[Problem]) -> None:
         raise SpecError(every)
 
 
-def _check(spec: SweepSpec) -> Iterator[Problem]:
-    """Everything that types alone do not say."""
-    kind = KINDS.get(spec.proxy.kind)
-    if kind is None:
-        yield Problem("proxy.kind", repr(spec.proxy.kind), choices(spec.proxy.kind, [*KINDS]))
-        return
-    if spec.proxy.dataset not in kind.datasets:
-        allowed = choices(spec.proxy.dataset, kind.datasets)
-        yield Problem("proxy.dataset", repr(spec.proxy.dataset), allowed)
-        return
-    if spec.proxy.heads is not None and not kind.attention:
-        yield Problem("proxy.heads", str(spec.proxy.heads), f"null, since {spec.proxy.kind} has no attention")
-    for name in spec.laws.names:
-        if name not in LAWS:
-            yield Problem("laws.names", repr(name), choices(name, tuple(LAWS), "any of"))
-    known = [name for name in spec.laws.names if name in LAWS]
-    yield from unreadable(known, spec.axes, spec.space, [target.at for target in spec.targets])
-    yield from _of_weights(spec)
-    units = metrics(spec.source)
-    if spec.metric.name not in units:
-        yield Problem("metric.name", repr(spec.metric.name), choices(spec.metric.name, [*units]))
-    elif spec.metric.unit not in (None, units[spec.metric.name]):
-        yield Problem("metric.unit", repr(spec.metric.unit), units[spec.metric.name])
-    if spec.metric.direction != "minimize":
-        allowed = f"minimize, since {spec.metric.name} is the better the lower it is"
-        yield Problem("metric.direction", "'maximize'", allowed)
-    if spec.trainer.schedule == "constant" and spec.trainer.warmup + spec.trainer.decay > 1:
-        shares = f"{spec.trainer.warmup:g} warm-up and {spec.trainer.decay:g} decay"
-        yield Problem("trainer.decay", shares, "shares of the steps that sum to at most 1")
-    if spec.laws.transfer not in TRANSFERS:
-        allowed = choices(spec.laws.transfer, [*TRANSFERS])
-        yield Problem("laws.transfer", repr(spec.laws.transfer), allowed)
-    targets = [(target.name, target.at) for target in spec.targets]
-    yield from out_of_bounds(spec.axes, spec.space, targets)
-    yield from untied(kind, spec.proxy, spec.axes, spec.space, targets)
-
-
-def _of_weights(spec: SweepSpec) -> Iterator[Problem]:
-    weights, parts = spec.strategy.weights, asked(spec.laws.names, spec.space)
-    for name in weights:
-        if name not in parts:
-            yield Problem(f"strategy.weights.{name}", f"unknown name {name!r}", choices(name, parts))
-    if all(weights.get(part) == 0.0 for part in parts):
-        yield Problem("strategy.weights", short(weights), f"one above 0, of {', '.join(parts)}")
-
-
 def _canonical(spec: SweepSpec) -> SweepSpec:
     rules = spec.axes
     space = {
@@ -372,8 +337,12 @@ def _canonical(spec: SweepSpec) -> SweepSpec:
         for target in spec.targets
     )
     weights = {name: weight for name, weight in sorted(spec.strategy.weights.items()) if weight != 1.0}
+    proxy = spec.proxy
+    if proxy.scaling:
+        proxy = replace(proxy, scaling=dict(scaling.canonical(proxy.scaling)))
     return replace(
         spec,
+        proxy=proxy,
         space=space,
         targets=targets,
         strategy=replace(spec.strategy, weights=weights),
@@ -385,27 +354,3 @@ def _canonical(spec: SweepSpec) -> SweepSpec:
 def _place(law: str) -> int:
     """Where a law stands in the catalogue; after it where it is not registered any more."""
     return [*LAWS, law].index(law)
-
-
-def _check_budget(spec: SweepSpec) -> Iterator[Problem]:
-    """The budget must pay for the cheapest run that has enough steps to train at all."""
-    columns = {name: np.array([value]) for name, value in spec.complete({}).items()}
-    columns |= {name: np.array(axis.values[:1]) for name, axis in spec.space.items()}
-    columns["tokens"] = np.array(spec.space["tokens"].values)[:, None]
-    if "batch" in spec.space:
-        columns["batch"] = np.array(spec.space["batch"].values)
-    cost = spec.costs(columns)
-    if not np.min(cost[f"params_{spec.laws.count}"]) > 0:
-        allowed = f"total, since the smallest {spec.proxy.kind} has none but the input layer and the head"
-        yield Problem("laws.count", repr(spec.laws.count), allowed)
-    trainable = cost["flops"][cost["steps"] >= MIN_STEPS]
-    if not trainable.size:
-        needed = MIN_STEPS * (cost["tokens_seen"] / cost["steps"]).min()
-        allowed = f"at least {needed:g}, which is {MIN_STEPS} steps of the smallest batch"
-        yield Problem("space.tokens", f"{columns['tokens'].max():g}", allowed)
-        return
-    for name in ("flops", "flops_per_run"):
-        limit = getattr(spec.budget, name)
-        if limit is not None and limit < trainable.min():
-            allowed = f"at least {trainable.min():.3g}, the cost of the cheapest run"
-            yield Problem(f"budget.{name}", f"{limit:g}", allowed)

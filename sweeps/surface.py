@@ -26,6 +26,7 @@ import numpy as np
 
 from sweeps.kinds.base import SCALE
 from sweeps.laws.base import Array, Columns, Parameter
+from sweeps.scaling import SIZE
 from sweeps.space import Table
 from sweeps.spec import SweepSpec
 from sweeps.transfer import slopes
@@ -304,7 +305,9 @@ def surface(spec: SweepSpec) -> Surface:
     """The axes of a sweep whose optimum is to be found: all that vary but scale and seed."""
     varied = {name: axis.values for name, axis in spec.space.items() if len(axis.values) > 1}
     axes = {name: values for name, values in varied.items() if name not in SCALE_AXES}
-    return surface_over(axes, spec.laws.transfer, one_depth="depth" not in varied)
+    depths = spec.derive({**spec.complete({}), SIZE: varied.get(SIZE, ())}).get("depth", ())
+    one_depth = "depth" not in varied and len({*depths}) <= 1
+    return surface_over(axes, spec.laws.transfer, one_depth=one_depth)
 
 
 def surface_over(

@@ -21,6 +21,13 @@ def mean_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(outputs.flatten(0, -2).float(), targets.flatten())
 
 
+def stackable_loss(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
+    """The same in operations that stack well; stacked cross-entropy looks for targets to ignore."""
+    if task == "values":
+        return mean_loss(task, outputs, targets)
+    return -F.log_softmax(outputs.float(), -1).gather(-1, targets[..., None]).mean()
+
+
 def wrong(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
     """Share of the classes that are not the likeliest; 0 for other tasks."""
     if task != "classes":

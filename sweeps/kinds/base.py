@@ -39,7 +39,7 @@ class AxisRule:
     default: float | None
 
 
-SCALE = ("width", "depth", "tokens", "unique", "fraction", "kept")  # axes that have no best value
+SCALE = ("size", "width", "depth", "tokens", "unique", "fraction", "kept")  # axes that have no best value
 
 SHARE = AxisRule(False, 1e-6, 1.0, 1.0)
 SHAPE: Mapping[str, AxisRule] = MappingProxyType(
@@ -153,6 +153,7 @@ class Kind:
         axes: of it on a source, by name.
         count: what models hold and do, by columns of the axes, each (n,) or a number.
         step: what widths are multiples of, by columns of the other axes.
+        places: what resolutions are multiples of, likewise; None where only the first layer sees them.
         ties: what its axes must be together.
     """
 
@@ -162,6 +163,7 @@ class Kind:
     axes: Callable[[Source], Mapping[str, AxisRule]]
     count: Callable[[Columns, Proxy, Source], Counts]
     step: Callable[[Columns, Proxy], ArrayLike]
+    places: Callable[[Columns], ArrayLike] | None
     ties: tuple[Tie, ...] = ()
 
     def learns(self, source: Source) -> bool:

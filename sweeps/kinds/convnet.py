@@ -99,5 +99,6 @@ CONVNET = Kind(
     axes=lambda source: axes(pixels(source, HALVED, 4096), group_width=GROUP_WIDTH),
     count=count,
     step=lambda columns, _: np.maximum(columns["group_width"], 1.0),
+    places=lambda _: float(HALVED),
     ties=(Tie(("group_width", "width"), _groups), Tie(("resolution",), _halves)),
 )

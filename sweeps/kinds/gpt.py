@@ -49,5 +49,6 @@ GPT = Kind(
     axes=lambda _: axes(CONTEXT),
     count=count,
     step=lambda _, proxy: 2.0 * (proxy.heads or 1),  # attention turns pairs of numbers
+    places=lambda _: 1.0,
     ties=(parts(pairs=True),),
 )

@@ -46,4 +46,5 @@ MLP = Kind(
     axes=lambda source: axes(pixels(source, 1, 4096) if source.channels else ROW),
     count=count,
     step=lambda *_: 1.0,
+    places=None,
 )

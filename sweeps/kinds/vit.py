@@ -64,5 +64,6 @@ VIT = Kind(
     axes=lambda source: axes(pixels(source, 1, 4096), patch=PATCH),
     count=count,
     step=lambda _, proxy: float(proxy.heads or 1),
+    places=lambda columns: columns["patch"],
     ties=(parts(pairs=False), Tie(("patch", "resolution"), _patches)),
 )

@@ -135,7 +135,7 @@ def test_overrides_of_a_sweep_replace_and_add() -> None:
     ("arguments", "words"),
     [
         (["gpt_huge"], ["'gpt_huge'", "gpt_stdlib, gpt_tiny"]),
-        (["gpt_tiny", "proxy=bert"], ["'proxy=bert'", "one of gpt"]),
+        (["gpt_tiny", "proxy=bert"], ["'proxy=bert'", "one of convnet, gpt, mlp, vit"]),
         (["gpt_tiny", "budget.runs"], ["'budget.runs'", "key=value"]),
         (["gpt_tiny", "targets.1.at.width=8"], ["'1'", "0 to 0"]),
         (["gpt_tiny", "targets.at=8"], ["'at'", "0 to 0"]),

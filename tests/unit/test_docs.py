@@ -1,4 +1,4 @@
-"""The documents say what the code does: the catalogue of laws, a law of one's own, the warnings."""
+"""The documents say what the code does: the catalogue of laws, a law of one's own, the warnings, proxies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from sweeps import allocation
+from sweeps.data import GLYPHS, SOURCES, STDLIB
+from sweeps.kinds import KINDS
 from sweeps.laws import (
     LAWS,
     asymptotes,
@@ -32,9 +35,14 @@ from sweeps.laws import (
     vocabulary,
 )
 from sweeps.laws.base import Law
+from sweeps.proxy import Proxy
+from sweeps.shapes import STRATEGIES
+from sweeps.space import candidates
+from sweeps.spec import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 LAWS_PAGE, WARNINGS_PAGE = ROOT / "docs" / "laws.md", ROOT / "docs" / "warnings.md"
+PROXIES_PAGE = ROOT / "docs" / "proxies.md"
 CATALOGUE, CLOSED = (
     re.compile(rf"(<!-- {name}:.*?-->\n)(.*?)(<!-- end of the {name} -->)", re.DOTALL)
     for name in ("catalogue", "closed forms")
@@ -133,6 +141,50 @@ def test_every_warning_is_explained() -> None:
     told = re.findall(r"^\| `([^`]+)` \| \S.* \| \S.* \|$", WARNINGS_PAGE.read_text(), re.MULTILINE)
     assert len(told) == len(set(told))
     assert codes("curve") <= set(told) <= codes()
+
+
+def test_specifications_of_proxies_are_accepted() -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", PROXIES_PAGE.read_text(), re.DOTALL)
+    assert len(examples) == 3
+    for example in examples:
+        spec = parse({"name": "example"} | yaml.safe_load(example))
+        assert len(candidates(spec)) >= spec.strategy.first_batch
+
+
+def test_the_example_of_costs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", PROXIES_PAGE.read_text(), re.DOTALL)
+    exec(compile(example, "docs/proxies.md", "exec"), {})
+    assert re.fullmatch(r"\d+ parameters, \S+ FLOPs a sample\n", capsys.readouterr().out)
+
+
+def test_every_axis_and_kind_is_told() -> None:
+    text = PROXIES_PAGE.read_text()
+    told = set(re.findall(r"`(\w+)`", text))
+    axes = {
+        name
+        for kind in KINDS.values()
+        for source in map(SOURCES.get, kind.datasets)
+        if source
+        for name in kind.axes(source)
+    }
+    assert axes | {*KINDS} | {*STRATEGIES} <= told
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_formulas_of_counts_are_the_code(kind: str) -> None:
+    """Each formula of the table, read as Python: ``2 w^2`` is ``2*w**2``."""
+    (row,) = re.findall(
+        rf"^\| `{kind}`.* \| (`.*`) \| (`.*`) a \w+ \|$", PROXIES_PAGE.read_text(), re.MULTILINE
+    )
+    told = [re.sub(r"(?<=[\w)])\s*(?=[(])|(?<=[\w)]) (?=\w)", "*", text.replace("^", "**"))
+            for text in re.findall(r"`(.*?)`", ", ".join(row))]  # fmt: skip
+    source = STDLIB if kind == "gpt" else GLYPHS
+    names = {"w": 24.0, "d": 3.0, "r": 32.0, "p": 4.0, "T": 64.0, "C": source.channels, "O": source.outputs}
+    shape = {"width": 24.0, "depth": 3.0, "resolution": 32.0, "patch": 4.0, "group_width": 0.0}
+    cost = KINDS[kind].cost(shape | {"batch": 2.0, "tokens": 1e5}, Proxy(kind), source)
+    counted = [cost[f"params_{name}"] for name in ("embedding", "body", "head")]
+    counted.append(cost["flops"] / cost["tokens_seen"] / 3.0)
+    assert [eval(text, {}, names) for text in told] == pytest.approx([float(one) for one in counted])
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def test_a_source_decides_axes_and_metrics() -> None:
         (given_of("vit", {"heads": 3}), "proxy.heads", "3 heads for width 8", "divide every width"),
         (given_of("vit", space={"patch": [4, 3]}), "space.patch", "patches of 3 for resolution 16",
          "divide every resolution"),
-        (given_of("vit", at={"resolution": 18}), "targets.0.at.patch", "patches of 4 for resolution 18", "divide"),
+        (given_of("vit", at={"resolution": 18}), "targets.0.at.patch", "of 4 for resolution 18", "divide"),
         (given_of("convnet", space={"group_width": 16}), "space.group_width", "groups of 16 for width 8",
          "divide every width"),
         (given_of("convnet", space={"resolution": [16, 18]}), "space.resolution", "18", "multiples of 4"),

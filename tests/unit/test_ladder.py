@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from synthetic import SPACE, spec
 
+from sweeps.checks import MIN_STEPS
 from sweeps.cost import SecondsModel
 from sweeps.errors import SpecError
 from sweeps.ladder import KIND, Ladder, LadderPlan, plan_ladder
 from sweeps.prospects import outlook
 from sweeps.space import tabulate_configs
-from sweeps.spec import MIN_STEPS
 
 ASKED = spec()
 SECONDS = SecondsModel(per_step=2e-3, per_activation=0.0, per_flop=4e-11, error=0.1, timings=8)

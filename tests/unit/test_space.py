@@ -7,8 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweeps.checks import MIN_STEPS
 from sweeps.space import candidates, tabulate, tabulate_configs
-from sweeps.spec import MIN_STEPS, SweepSpec, parse
+from sweeps.spec import SweepSpec, parse
 
 
 def spec(**changes: Any) -> SweepSpec:

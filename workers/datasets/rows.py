@@ -51,8 +51,11 @@ class Rows:
     def take(self, split: str, places: Tensor) -> tuple[Tensor, Tensor]:
         if split == "train" and self.chosen is not None:
             places = self.chosen[places]
-        held = self.splits[split]
-        return (held.inputs[places].float() - self.centre) / self.scale, held.targets[places]
+        held, flat = self.splits[split], places.flatten()
+        inputs = held.inputs.index_select(0, flat).float().sub_(self.centre).div_(self.scale)
+        targets = held.targets.index_select(0, flat)
+        shape = places.shape
+        return inputs.view(*shape, *inputs.shape[1:]), targets.view(*shape, *targets.shape[1:])
 
     def evaluation(self, examples: int) -> Tensor:
         return spread(self.places["held_out"], examples, self.centre.device)

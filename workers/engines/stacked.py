@@ -1,6 +1,7 @@
 """Members of equal shape as one stacked model: every operation does the work of all of them.
 
-The step of one member, gradients included, is written for a plain module; ``vmap`` makes it that of all. All weights of a member lie in one row, so that clipping and the optimiser take a handful of operations.
+The step of one member, gradients included, is written for a plain module; ``vmap`` makes it that of all.
+All weights of a member lie in one row, so that clipping and the optimiser take a handful of operations.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from workers.engines.base import Plan, State
 from workers.engines.tracing import Gradients, Weights, traced
 from workers.engines.updates import Update, make_update
-from workers.objective import mean_loss, wrong
+from workers.objective import stackable_loss, wrong
 
 
 class Stacked:
@@ -43,7 +44,7 @@ class Stacked:
         """One optimiser step of every member, see ``Engine``."""
         weights = self._weights()
         if self._gradients is None or self._shape != (inputs.shape, targets.shape):
-            all_at_once = vmap(grad_and_value(lambda own, x, y: self._measures(own, x, y)[0]))
+            all_at_once = vmap(grad_and_value(lambda own, x, y: self._loss(own, x, y)))
             self._gradients = traced(all_at_once, weights, inputs, targets)
             self._shape = inputs.shape, targets.shape
         with torch.no_grad():
@@ -88,12 +89,21 @@ class Stacked:
             buffer.copy_(self._buffers[name])
         return model
 
+    def _loss(self, weights: Weights, inputs: Tensor, targets: Tensor) -> Tensor:
+        with self._plan.precision():
+            return stackable_loss(self._plan.task, self._outputs(weights, inputs), targets)
+
     def _measures(self, weights: Weights, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         task = self._plan.task
+        with self._plan.precision():
+            outputs = self._outputs(weights, inputs)
+            return stackable_loss(task, outputs, targets), wrong(task, outputs, targets)
+
+    def _outputs(self, weights: Weights, inputs: Tensor) -> Tensor:
         # Fused attention has no rule for a further axis; this form has.
-        with self._plan.precision(), sdpa_kernel(SDPBackend.MATH):
-            outputs = functional_call(self._skeleton, {**weights, **self._buffers}, (inputs,))
-            return mean_loss(task, outputs, targets), wrong(task, outputs, targets)
+        with sdpa_kernel(SDPBackend.MATH):
+            outputs: Tensor = functional_call(self._skeleton, {**weights, **self._buffers}, (inputs,))
+        return outputs
 
     def _weights(self) -> Weights:
         return self._split(self._flat)

@@ -34,11 +34,11 @@ def traced(function: Gradients, weights: Weights, inputs: Tensor, targets: Tenso
     except Exception as error:
         logger.warning("not traced, stacks as it is: %s", " ".join(str(error).split())[:500])
         return function
-    return graph  # type: ignore[no-any-return]
+    return graph
 
 
 def simplify(graph: GraphModule) -> None:
-    """Takes out what changes nothing: half of what stacking leaves are reshapes to the shape that is there."""
+    """Takes out what changes nothing: half of what stacking leaves are reshapes to the same shape."""
     for node in graph.graph.nodes:
         if node.op != "call_function":
             continue

@@ -1,0 +1,129 @@
+"""Whether a specification makes sense, beyond what types alone say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from sweeps import scaling
+from sweeps.bounds import problems as out_of_bounds
+from sweeps.bounds import untied
+from sweeps.columns import asked
+from sweeps.columns import problems as unreadable
+from sweeps.errors import Problem
+from sweeps.kinds import KINDS
+from sweeps.kinds.base import metrics
+from sweeps.laws import LAWS
+from sweeps.scaling import SIZE
+from sweeps.transfer import RULES as TRANSFERS
+from sweeps.wording import choices, short
+
+if TYPE_CHECKING:
+    from sweeps.spec import SweepSpec
+
+MIN_STEPS = 10
+
+T = TypeVar("T")
+
+
+def problems(spec: SweepSpec) -> Iterator[Problem]:
+    """Everything that types alone do not say."""
+    kind = KINDS.get(spec.proxy.kind)
+    if kind is None:
+        yield Problem("proxy.kind", repr(spec.proxy.kind), choices(spec.proxy.kind, [*KINDS]))
+        return
+    if spec.proxy.dataset not in kind.datasets:
+        allowed = choices(spec.proxy.dataset, kind.datasets)
+        yield Problem("proxy.dataset", repr(spec.proxy.dataset), allowed)
+        return
+    if spec.proxy.heads is not None and not kind.attention:
+        yield Problem("proxy.heads", str(spec.proxy.heads), f"null, since {spec.proxy.kind} has no attention")
+    if spec.proxy.scaling:
+        wrong = [*scaling.problems(spec.proxy, kind, spec.source)]
+        if wrong:
+            yield from wrong
+            return
+    for name in spec.laws.names:
+        if name not in LAWS:
+            yield Problem("laws.names", repr(name), choices(name, tuple(LAWS), "any of"))
+    known = [name for name in spec.laws.names if name in LAWS]
+    every = {**kind.axes(spec.source), **spec.axes}
+    yield from unreadable(known, every, spec.space, [target.at for target in spec.targets])
+    yield from _of_weights(spec)
+    units = metrics(spec.source)
+    if spec.metric.name not in units:
+        yield Problem("metric.name", repr(spec.metric.name), choices(spec.metric.name, [*units]))
+    elif spec.metric.unit not in (None, units[spec.metric.name]):
+        yield Problem("metric.unit", repr(spec.metric.unit), units[spec.metric.name])
+    if spec.metric.direction != "minimize":
+        allowed = f"minimize, since {spec.metric.name} is the better the lower it is"
+        yield Problem("metric.direction", "'maximize'", allowed)
+    if spec.trainer.schedule == "constant" and spec.trainer.warmup + spec.trainer.decay > 1:
+        shares = f"{spec.trainer.warmup:g} warm-up and {spec.trainer.decay:g} decay"
+        yield Problem("trainer.decay", shares, "shares of the steps that sum to at most 1")
+    if spec.laws.transfer not in TRANSFERS:
+        allowed = choices(spec.laws.transfer, [*TRANSFERS])
+        yield Problem("laws.transfer", repr(spec.laws.transfer), allowed)
+    targets = [(target.name, target.at) for target in spec.targets]
+    if not spec.proxy.scaling:
+        yield from out_of_bounds(spec.axes, spec.space, targets)
+        yield from untied(kind, spec.proxy, spec.axes, spec.space, targets)
+        return
+    yield from _of_scaling(spec)
+
+
+def _of_weights(spec: SweepSpec) -> Iterator[Problem]:
+    weights, parts = spec.strategy.weights, asked(spec.laws.names, spec.space)
+    for name in weights:
+        if name not in parts:
+            yield Problem(f"strategy.weights.{name}", f"unknown name {name!r}", choices(name, parts))
+    if all(weights.get(part) == 0.0 for part in parts):
+        yield Problem("strategy.weights", short(weights), f"one above 0, of {', '.join(parts)}")
+
+
+def _of_scaling(spec: SweepSpec) -> Iterator[Problem]:
+    """What is wrong with axes, targets, and what their sizes set."""
+
+    def free(given: Mapping[str, T]) -> dict[str, T]:
+        return {name: value for name, value in given.items() if name not in spec.derived}
+
+    space, targets = free(spec.space), [(one.name, free(one.at)) for one in spec.targets]
+    yield from scaling.misplaced(spec.proxy, "space", spec.space)
+    for i, one in enumerate(spec.targets):
+        yield from scaling.misplaced(spec.proxy, f"targets.{i}.at", one.at)
+    yield from out_of_bounds(spec.axes, space, targets)
+    default = {name: [] if rule.default is None else [rule.default] for name, rule in spec.axes.items()}
+    spanned = default | {name: [*axis.values] for name, axis in space.items()}
+    wanted = [
+        (f"targets.{i}.at", spanned | {n: [v] for n, v in at.items()}) for i, (_, at) in enumerate(targets)
+    ]
+    for path, values in [("space", spanned), *wanted]:
+        yield from scaling.unfit(spec.proxy, spec.kind, spec.source, f"{path}.{SIZE}", values)
+
+
+def unaffordable(spec: SweepSpec) -> Iterator[Problem]:
+    """The budget must pay for the cheapest run that has enough steps to train at all."""
+    columns = {name: np.array([value]) for name, value in spec.complete({}).items()}
+    columns |= {name: np.array(axis.values[:1]) for name, axis in spec.space.items()}
+    grown = SIZE if "tokens" in spec.derived else "tokens"
+    columns[grown] = np.array(spec.space[grown].values)
+    columns = {name: column[:, None] for name, column in (columns | spec.derive(columns)).items()}
+    if "batch" in spec.space:
+        columns["batch"] = np.array(spec.space["batch"].values)
+    cost = spec.costs(columns)
+    if not np.min(cost[f"params_{spec.laws.count}"]) > 0:
+        allowed = f"total, since the smallest {spec.proxy.kind} has none but the input layer and the head"
+        yield Problem("laws.count", repr(spec.laws.count), allowed)
+    trainable = cost["flops"][cost["steps"] >= MIN_STEPS]
+    if not trainable.size:
+        needed = MIN_STEPS * (cost["tokens_seen"] / cost["steps"]).min()
+        allowed = f"at least {needed:g}, which is {MIN_STEPS} steps of the smallest batch"
+        yield Problem("space.tokens", f"{columns['tokens'].max():g}", allowed)
+        return
+    for name in ("flops", "flops_per_run"):
+        limit = getattr(spec.budget, name)
+        if limit is not None and limit < trainable.min():
+            allowed = f"at least {trainable.min():.3g}, the cost of the cheapest run"
+            yield Problem(f"budget.{name}", f"{limit:g}", allowed)
