@@ -14,8 +14,7 @@ from api.guard import check_exposure, guard
 from api.problems import RESPONSES, install
 from api.routes import answers, compare, events, health, observations, pictures, plan, runs, sweeps
 from store.db import make_engine, make_sessions, migrate
-from sweeps.data import load as load_data
-from sweeps.laws import load as load_laws
+from sweeps import registry
 
 DESCRIPTION = """\
 Plans a big training run from many small ones: state a question and a budget as a sweep, follow its runs
@@ -46,8 +45,7 @@ def create_app(settings: Mapping[str, Any]) -> FastAPI:
             loaded.
     """
     check_exposure(settings["api"]["host"], settings["api"]["token"])
-    load_laws(settings["laws"])
-    load_data(settings["data"])
+    registry.load(settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

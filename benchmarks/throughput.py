@@ -6,8 +6,7 @@ Two jobs: 64 multilayer perceptrons that differ in learning rate and seed (width
 steps on scikit-learn's digits), which can train as one stacked model, and 16 GPTs of different shapes, which
 cannot. Ray Tune trains them with a bare PyTorch loop over the same data, as it comes and with
 ``reuse_actors``; Scalewise takes them from its database and stores every point and result there, with an
-orchestrator and warm workers as ``scalewise up`` has them. Every arm has its workers' imports behind it where it
-keeps workers at all.
+orchestrator and warm workers as ``scalewise up`` has them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from sweeps.columns import asked
 from sweeps.columns import problems as unreadable
 from sweeps.errors import Problem
 from sweeps.kinds import KINDS
-from sweeps.kinds.base import metrics
+from sweeps.kinds.own import Own
 from sweeps.laws import LAWS
 from sweeps.scaling import SIZE
 from sweeps.transfer import RULES as TRANSFERS
@@ -40,6 +40,15 @@ def problems(spec: SweepSpec) -> Iterator[Problem]:
         return
     if spec.proxy.heads is not None and not kind.attention:
         yield Problem("proxy.heads", str(spec.proxy.heads), f"null, since {spec.proxy.kind} has no attention")
+    if isinstance(kind, Own):
+        wrong = [*kind.wrong(spec.proxy, spec.axes)]
+        if wrong:
+            yield from wrong
+            return
+    elif spec.proxy.entry is not None or spec.proxy.cost is not None:
+        yield Problem(
+            "proxy.entry", f"an entry or a cost of the kind {spec.proxy.kind}", "the kinds own, module"
+        )
     if spec.proxy.scaling:
         wrong = [*scaling.problems(spec.proxy, kind, spec.source)]
         if wrong:
@@ -52,7 +61,7 @@ def problems(spec: SweepSpec) -> Iterator[Problem]:
     every = {**kind.axes(spec.source), **spec.axes}
     yield from unreadable(known, every, spec.space, [target.at for target in spec.targets])
     yield from _of_weights(spec)
-    units = metrics(spec.source)
+    units = spec.metrics
     if spec.metric.name not in units:
         yield Problem("metric.name", repr(spec.metric.name), choices(spec.metric.name, [*units]))
     elif spec.metric.unit not in (None, units[spec.metric.name]):

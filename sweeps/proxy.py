@@ -32,6 +32,9 @@ class Proxy:
         heads: attention heads of every width; left out, each width gets heads 16 wide.
         scaling: a ``rule`` by which one axis ``size`` sets others, with numbers or expressions by name
             (``sweeps.scaling``); None where every axis is given by itself.
+        entry: of the kind ``own`` a training function, package.module:function, or a module that is run as a
+            script; of ``module`` a function that builds a network. The operator's settings must allow it.
+        cost: of these kinds, expressions of the axes: ``params``, and ``flops`` (6*params*tokens).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -42,3 +45,5 @@ class Proxy:
     scaling: Annotated[
         Annotated[dict[str, Scale], Field(min_length=1)] | None, Field(exclude_if=lambda given: given is None)
     ] = None
+    entry: Annotated[str | None, Field(max_length=200, exclude_if=lambda given: given is None)] = None
+    cost: Annotated[dict[str, str] | None, Field(exclude_if=lambda given: given is None)] = None

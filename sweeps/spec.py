@@ -18,13 +18,16 @@ from sweeps.cost import Cost
 from sweeps.data import SOURCES, Source
 from sweeps.errors import Problem, SpecError
 from sweeps.kinds import KINDS
-from sweeps.kinds.base import Array, AxisRule, Kind, metrics
+from sweeps.kinds.base import SHAPE, Array, AxisRule, Kind, metrics
+from sweeps.kinds.own import ANY, Own
 from sweeps.laws import LAWS
 from sweeps.proxy import Proxy
 from sweeps.wording import booleans, problems, short
 
 Config: TypeAlias = dict[str, float]
 
+SILENCE = 600.0
+REGISTERED = ("laws.names", "proxy.entry")  # what the settings allow may have changed since
 OWN_OF_MEMBERS = frozenset({"lr", "weight_decay", "beta2", "init_scale", "seed", "tokens"})  # within a cohort
 
 
@@ -149,6 +152,7 @@ class Trainer:
         eval_tokens: held-out tokens (of images and rows: examples) an evaluation reads.
         clip: gradient norm that is clipped to.
         retries: further attempts after a failure.
+        silence: seconds without a report after which a trainer of one's own counts as hung.
         execution: ``compiled`` runs the model through torch.compile, with CUDA graphs on a GPU.
         kernels: ``deterministic`` gives the same numbers bit for bit on a GPU too, at its price.
     """
@@ -163,6 +167,7 @@ class Trainer:
     eval_tokens: Annotated[int, Field(ge=64)] = 65_536
     clip: Annotated[float, Field(gt=0)] = 1.0
     retries: Annotated[int, Field(ge=0, le=100)] = 2
+    silence: Annotated[float, Field(gt=0, le=1e6, exclude_if=lambda given: given == SILENCE)] = SILENCE
     execution: Annotated[Literal["plain", "compiled"], Field(exclude_if=lambda given: given == "plain")] = (
         "plain"
     )
@@ -203,12 +208,24 @@ class SweepSpec:
     @property
     def source(self) -> Source:
         """What its proxies learn."""
+        if self.proxy.kind == "own":
+            return Source("own", "own", "values", 1, self.metric.unit or "loss")
         return SOURCES[self.proxy.dataset]
+
+    @property
+    def metrics(self) -> Mapping[str, str]:
+        """What a run reports that a law may predict, with units."""
+        if self.proxy.kind == "own":
+            return {self.metric.name: self.source.unit}
+        return metrics(self.source)
 
     @property
     def axes(self) -> Mapping[str, AxisRule]:
         """What every axis may hold, without those that the proxy's scaling sets by size."""
         rules = self.kind.axes(self.source)
+        if isinstance(self.kind, Own):
+            own = {name: axis for name, axis in self.space.items() if name not in rules}
+            rules = {**rules, **{n: SHAPE.get(n, replace(ANY, default=a.values[0])) for n, a in own.items()}}
         if not self.proxy.scaling:
             return rules
         return {scaling.SIZE: scaling.SIZES} | {n: r for n, r in rules.items() if n not in self.derived}
@@ -273,7 +290,7 @@ def parse(given: Mapping[str, Any] | SweepSpec, *, stored: bool = False) -> Swee
         spec = _ADAPTER.validate_python(raw)
     except ValidationError as error:
         raise SpecError(problems(error.errors(include_url=False), SweepSpec)) from None
-    _refuse(problem for problem in checks.problems(spec) if not (stored and problem.field == "laws.names"))
+    _refuse(problem for problem in checks.problems(spec) if not (stored and problem.field in REGISTERED))
     spec = _canonical(spec)
     _refuse(checks.unaffordable(spec))
     return spec
@@ -346,7 +363,7 @@ def _canonical(spec: SweepSpec) -> SweepSpec:
         space=space,
         targets=targets,
         strategy=replace(spec.strategy, weights=weights),
-        metric=replace(spec.metric, unit=metrics(spec.source)[spec.metric.name]),
+        metric=replace(spec.metric, unit=spec.metrics[spec.metric.name]),
         laws=replace(spec.laws, names=tuple(dict.fromkeys(sorted(spec.laws.names, key=_place)))),
     )
 

@@ -12,8 +12,7 @@ from typing import Any
 
 import conf
 from store.db import Sessions, make_engine, make_sessions, migrate
-from sweeps.data import load as load_data
-from sweeps.laws import load as load_laws
+from sweeps import registry
 from workers.orchestrator import Orchestrator, Pace
 from workers.owner import identity
 from workers.pool import RayPool
@@ -30,8 +29,7 @@ def main(overrides: list[str]) -> int:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         settings = conf.load(*overrides)
-        load_laws(settings["laws"])
-        load_data(settings["data"])
+        registry.load(settings)
     except ValueError as error:
         log.error("%s", error)
         return 2

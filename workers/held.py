@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from store.queue import Claim
-from sweeps.data import SOURCES
 from workers.executor import Delivery
 from workers.job import Job
 from workers.titles import title
@@ -61,9 +61,18 @@ def make_job(claim: Claim, checkpoints: Path, checkpoint_seconds: float) -> Job:
         run_id=run.id,
         attempt=claim.attempt,
         spec=replace(claim.spec, resources=claim.spec.resources_of(run.target)),
-        source=SOURCES[claim.spec.proxy.dataset],
+        source=claim.spec.source,
         config=run.config,
         checkpoint=str(path),
         checkpoint_seconds=checkpoint_seconds,
         max_seconds=claim.device_seconds_left,
     )
+
+
+def discard(job: Job) -> None:
+    """Deletes a run's checkpoint, which is a folder where the trainer is the user's own."""
+    path = Path(job.checkpoint)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from store.queue import Claim, Orphan
 from sweeps.runs import RunState
 from workers.advancer import Advancer
 from workers.executor import Delivery, Pool, Unplaceable
-from workers.held import Held, make_job
+from workers.held import Held, discard, make_job
 from workers.job import Outcome
 from workers.owner import is_dead
 from workers.stacking import Stacking, alone
@@ -268,7 +268,7 @@ class Orchestrator:
         """An attempt's end is stored: frees its worker."""
         if outcome.status in ("finished", "diverged") or held.why_stopped == CANCELLED:
             # Not before the outcome is stored.
-            Path(held.job.checkpoint).unlink(missing_ok=True)
+            discard(held.job)
         self._free(held)
         if held.started is not None:
             self._brief = time.monotonic() - held.started < BRIEF_SECONDS

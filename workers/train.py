@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from sweeps.errors import SweepError
+from workers import own
 from workers.cohort import Cohort
 from workers.job import Job, Listener, Outcome
 
@@ -26,6 +27,10 @@ def train(jobs: Sequence[Job], listener: Listener) -> None:
         listener: is told of points and ends. A later attempt reports the points of the earlier ones again,
             under the same sequence numbers.
     """
+    if jobs[0].spec.proxy.kind == "own":
+        for job in jobs:
+            own.train(job, listener)
+        return
     ended: set[int] = set()
     once = _Once(listener, ended)
     try:

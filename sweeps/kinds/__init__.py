@@ -9,6 +9,9 @@ from sweeps.kinds.base import Kind
 from sweeps.kinds.convnet import CONVNET
 from sweeps.kinds.gpt import GPT
 from sweeps.kinds.mlp import MLP
+from sweeps.kinds.own import MODULE, TRAINER
 from sweeps.kinds.vit import VIT
 
-KINDS: Mapping[str, Kind] = MappingProxyType({"mlp": MLP, "convnet": CONVNET, "vit": VIT, "gpt": GPT})
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {"mlp": MLP, "convnet": CONVNET, "vit": VIT, "gpt": GPT, "own": TRAINER, "module": MODULE}
+)

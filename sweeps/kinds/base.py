@@ -163,7 +163,7 @@ class Kind:
     axes: Callable[[Source], Mapping[str, AxisRule]]
     count: Callable[[Columns, Proxy, Source], Counts]
     step: Callable[[Columns, Proxy], ArrayLike]
-    places: Callable[[Columns], ArrayLike] | None
+    places: Callable[[Columns], ArrayLike] | None = None
     ties: tuple[Tie, ...] = ()
 
     def learns(self, source: Source) -> bool:

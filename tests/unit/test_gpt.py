@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sweeps.data import STDLIB
 from sweeps.proxy import Proxy
 from sweeps.spec import Config
+from workers.objective import mean_loss
 from workers.proxies.gpt import GPT, build
-from workers.train import cross_entropy
 
 Shape = tuple[Config, Proxy]
 
@@ -59,7 +59,7 @@ def test_the_first_loss_is_that_of_guessing() -> None:
     config = {"width": 16.0, "depth": 2.0, "resolution": 16.0, "batch": 2.0, "init_scale": 1.0}
     model = built((config, Proxy()))
     text = tokens(config)
-    assert cross_entropy(model(text), text).item() == pytest.approx(math.log(256), rel=1e-6)
+    assert mean_loss("tokens", model(text), text).item() == pytest.approx(math.log(256), rel=1e-6)
 
 
 def test_init_scale_multiplies_hidden_matrices_only() -> None:

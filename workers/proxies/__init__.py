@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import torch
+from torch import nn
 
 from sweeps.data import Source
 from sweeps.proxy import Proxy
-from workers.proxies import convnet, gpt, mlp, vit
-from workers.proxies.model import Model
+from workers.proxies import convnet, gpt, mlp, module, vit
 
-Build = Callable[[Mapping[str, float], Proxy, Source, torch.Generator], Model]
+Build = Callable[[Mapping[str, float], Proxy, Source, torch.Generator], nn.Module]
 
 BUILDS: Mapping[str, Build] = MappingProxyType(
-    {"mlp": mlp.build, "convnet": convnet.build, "vit": vit.build, "gpt": gpt.build}
+    {"mlp": mlp.build, "convnet": convnet.build, "vit": vit.build, "gpt": gpt.build, "module": module.build}
 )
 
 
-def build(config: Mapping[str, float], proxy: Proxy, source: Source, generator: torch.Generator) -> Model:
+def build(config: Mapping[str, float], proxy: Proxy, source: Source, generator: torch.Generator) -> nn.Module:
     """The model of one configuration, on the CPU.
 
     Args:
