@@ -204,4 +204,4 @@ def test_a_network_that_is_none_fails_for_good(mylab: Path, tmp_path: Path) -> N
     given = SPECS["net"] | {"proxy": SPECS["net"]["proxy"] | {"entry": "mylab.odd:build"}}
     ear = go(parse(given), tmp_path)
     assert ear.outcome is not None and ear.outcome.status == "failed" and ear.outcome.hopeless
-    assert "mylab.odd:build made a int; allowed: a torch.nn.Module" in (ear.outcome.reason or "")
+    assert "mylab.odd:build, which made a int; allowed: a torch.nn.Module" in (ear.outcome.reason or "")

@@ -38,8 +38,6 @@ def build(config: Mapping[str, float], proxy: Proxy, source: Source, generator: 
         torch.manual_seed(generator.initial_seed())
         made = entry(plain, source)
     if not isinstance(made, nn.Module) or not any(True for _ in made.parameters()):
-        given = type(made).__name__
-        raise EntryError(
-            f"proxy.entry: {proxy.entry} made {given}; allowed: a torch.nn.Module with parameters"
-        )
+        given = f"{proxy.entry}, which made a {type(made).__name__}"
+        raise EntryError(f"proxy.entry: given {given}; allowed: a torch.nn.Module with parameters")
     return made
