@@ -55,7 +55,7 @@ class Rows:
         inputs = held.inputs.index_select(0, flat).float().sub_(self.centre).div_(self.scale)
         targets = held.targets.index_select(0, flat)
         shape = places.shape
-        return inputs.view(*shape, *inputs.shape[1:]), targets.view(*shape, *targets.shape[1:])
+        return inputs.view(shape + inputs.shape[1:]), targets.view(shape + targets.shape[1:])
 
     def evaluation(self, examples: int) -> Tensor:
         return spread(self.places["held_out"], examples, self.centre.device)
