@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,10 @@ def command(
         str, typer.Option(help=f"Ways to choose, with commas: {', '.join(ALLOWED)}.")
     ] = "informative,random",
     repeats: Annotated[int, typer.Option(help="Replays of each, with other draws.", min=1, max=1000)] = 3,
+    leave_out: Annotated[
+        float,
+        typer.Option(help="Share of the runs that a repeat hides from all strategies.", min=0.0, max=0.9),
+    ] = 0.0,
     group: Annotated[str | None, typer.Option(help="Column whose values are replayed apart.")] = None,
     laws: Laws = "auto",
     law: Own = None,
@@ -82,7 +87,8 @@ def command(
     complete = True
     for label, task in tasks.items():
         title = file.name + (f", {group} {label}" if label else "")
-        scores, complete = _play(task, strategies, shares, repeats, seed, title)
+        replays = partial(campaign, task, strategies, shares, repeats, seed, leave_out=leave_out)
+        scores, complete = _play(replays, len(strategies) * len(shares) * repeats, title)
         if not any(isinstance(one, Score) for one in scores):
             if not complete:
                 break
@@ -95,6 +101,7 @@ def command(
             "asked": _asked(task, test, asked),
             "budgets": shares,
             "repeats": repeats,
+            "leave_out": leave_out,
             "seed": seed,
             "complete": complete,
         }
@@ -111,11 +118,10 @@ def command(
 
 
 def _play(
-    task: Task, strategies: Sequence[str], shares: Sequence[float], repeats: int, seed: int, title: str
+    replays: Callable[..., Iterator[Score | Unanswered]], total: int, title: str
 ) -> tuple[Scores, bool]:
     """The replays that were made, and whether these are all."""
     scores: Scores = []
-    total = len(strategies) * len(shares) * repeats
 
     with _progress() as tell:
 
@@ -124,7 +130,7 @@ def _play(
             tell(f"{words}, {spent:.0%} spent ({len(scores)} of {total} done)", False)
 
         try:
-            for one in campaign(task, strategies, shares, repeats, seed, during):
+            for one in replays(tell=during):
                 scores.append(one)
                 answer = (
                     f"{one.runs} runs, {one.spent:.3%} of the cost" if isinstance(one, Score) else one.reason

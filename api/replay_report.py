@@ -41,8 +41,9 @@ def document(task: Task, scores: Sequence[Score | Unanswered], strategies: Seque
 
 def tables(found: Document, title: str) -> RenderableType:
     """A document for people."""
+    hidden = f", {_percent(found['leave_out'])} hidden in each repeat" if found["leave_out"] else ""
     rows: list[tuple[str, RenderableType]] = [
-        ("table", f"{title}: {found['rows']:,} runs"),
+        ("table", f"{title}: {found['rows']:,} runs{hidden}"),
         ("mapping", found["mapping"]),
         ("cost", f"{found['cost']['expression']}, {render.number(found['cost']['total'])} in all"),
         ("asked", found["asked"]["words"]),

@@ -1,6 +1,7 @@
 """The scheduler on recorded runs: what every strategy would have known, for what cost.
 
     python benchmarks/replay.py [PATH] [--strategy informative,random] [--repeats 10] [--only NAME]
+        [--leave-out 0.2]
 
 PATH holds ``{farseer,lr_bsz,data_constrained,moe}_{train,test}.parquet`` of ScaleBench (active-sl, Li et al.
 2026, arXiv 2604.22753). Its protocol: candidates are the train runs, asked are the test runs, a budget is a
@@ -68,12 +69,12 @@ def load(path: Path, name: str) -> Task:
 
 
 def play(
-    name: str, task: Task, strategies: Sequence[str], repeats: int, seed: int
+    name: str, task: Task, strategies: Sequence[str], repeats: int, seed: int, leave_out: float
 ) -> list[Score | Unanswered]:
     """Every replay of a table, told as it ends on stderr."""
     shares = sorted({*SHARES, TUNED}) if "lr" in task.given else SHARES
     scores = []
-    for one in campaign(task, strategies, shares, repeats, seed):
+    for one in campaign(task, strategies, shares, repeats, seed, leave_out=leave_out):
         scores.append(one)
         print(f"{name} {one.strategy} {one.share:.0%} repeat {one.repeat}: {one}", file=sys.stderr)
     return scores
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("path", type=Path, nargs="?")
     parser.add_argument("--strategy", default="informative,random", help="names with commas")
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--leave-out", type=float, default=0.0, help="share hidden in each repeat")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default=",".join(MAPPINGS), help="tables with commas")
     given = parser.parse_args()
@@ -178,7 +180,7 @@ def main() -> None:
         fitting = [one for one in strategies if one in STRATEGIES]
         taking_part = strategies if task.problem.frame.surface.axes else fitting
         check(task, taking_part)
-        scores = play(name, task, taking_part, given.repeats, given.seed)
+        scores = play(name, task, taking_part, given.repeats, given.seed, given.leave_out)
         report(name, summarise(scores), strategies[0])
         decisions(task, fitting, given.seed)
         everything += scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ class Task:
             middle of what was tried.
         truth: their loss, (t,); None where it is not known.
         given: quantities of these configurations as they were asked.
+        rows: of the runs that may be bought, ascending; all where None.
     """
 
     problem: Problem
@@ -44,11 +45,22 @@ class Task:
     asked: Columns
     truth: Array | None
     given: Mapping[str, Array]
+    rows: NDArray[np.intp] | None = None
 
     @property
     def loss(self) -> Array:
         """Of the recorded runs, (n,)."""
         return self.problem.observed.columns["loss"]
+
+    @property
+    def offered(self) -> NDArray[np.intp]:
+        """Rows of the runs that may be bought."""
+        return np.arange(len(self.flops)) if self.rows is None else self.rows
+
+    def without(self, share: float, rng: np.random.Generator) -> Task:
+        """Without a random share of the runs to buy; budgets stay shares of the cost of all."""
+        hidden = rng.permutation(self.offered)[: round(share * len(self.offered))]
+        return replace(self, rows=np.setdiff1d(self.offered, hidden))
 
 
 @dataclass(frozen=True)
@@ -151,7 +163,7 @@ def _picks(
 ) -> list[int]:
     """The next runs, as rows of the table."""
     problem, first = task.problem, ensemble is None
-    open_ = np.setdiff1d(np.arange(len(task.flops)), bought)
+    open_ = np.setdiff1d(task.offered, bought)
     open_ = open_[task.flops[open_] <= left]
     wanted = FIRST if first else max(LEAST_BATCH, int(BATCH_SHARE * len(bought)))
     if strategy in BLIND:

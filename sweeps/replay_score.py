@@ -16,6 +16,7 @@ from sweeps.samplers import SAMPLERS, require_optuna, tune
 from sweeps.strategies import STRATEGIES
 
 ALLOWED = (*STRATEGIES, *SAMPLERS)
+LEFT_OUT = 1  # of the seeds of a repeat, the one that draws what is left out
 MEASURES = ("error", "regret")  # in which strategies are held against each other at equal answers
 
 Tell = Callable[[str, float, int, int, float], None]
@@ -142,6 +143,7 @@ def campaign(
     repeats: int,
     seed: int = 0,
     tell: Tell | None = None,
+    leave_out: float = 0.0,
 ) -> Iterator[Score | Unanswered]:
     """Replays every strategy with every budget; all of one repeat before the next.
 
@@ -149,8 +151,11 @@ def campaign(
         strategies: of ``ALLOWED``.
         shares: of the cost of all runs.
         tell: told strategy, share, repeat, runs bought and share of the budget spent after each fit.
+        leave_out: share of the runs that no strategy can buy, others in every repeat; so that repeats of a
+            strategy that draws nothing differ (the delete-d jackknife; Shao and Wu 1989).
     """
     for repeat in range(repeats):
+        offer = task.without(leave_out, np.random.default_rng([seed, repeat, LEFT_OUT]))
         for share in shares:
             for name in strategies:
 
@@ -162,7 +167,7 @@ def campaign(
 
                 play = tune if name in SAMPLERS else replay
                 try:
-                    yield score(task, play(task, name, share, repeat, seed, progress))
+                    yield score(task, play(offer, name, share, repeat, seed, progress))
                 except FitError as error:
                     yield Unanswered(name, share, repeat, str(error))
 

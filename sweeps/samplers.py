@@ -121,11 +121,11 @@ def _scale(task: Task, budget: float) -> NDArray[np.intp]:
     """Rows of the scale to tune at."""
     frame = task.problem.frame
     names = [name for name in frame.sources if name not in {axis.name for axis in frame.surface.axes}]
-    places = np.round(np.stack([task.problem.x[name] for name in names], axis=1), 6)
+    places = np.round(np.stack([task.problem.x[name][task.offered] for name in names], axis=1), 6)
     of = np.unique(places, axis=0, return_inverse=True)[1].ravel()
     runs = np.bincount(of)
-    price = np.bincount(of, task.flops) / runs
+    price = np.bincount(of, task.flops[task.offered]) / runs
     bought = np.minimum(runs, budget / price)
     enough = np.flatnonzero(bought >= ENOUGH)
     chosen = int(enough[np.argmax(price[enough])]) if len(enough) else int(np.argmax(bought))
-    return np.flatnonzero(of == chosen)
+    return np.asarray(task.offered[of == chosen])

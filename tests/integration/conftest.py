@@ -92,8 +92,10 @@ def orchestrate(file_sessions: Sessions, home: Path) -> Orchestrate:
     """An orchestrator in a thread, ended cleanly at the end of the block."""
 
     @contextmanager
-    def run(owner: str = "one", slots: int = 1) -> Iterator[Orchestrator]:
-        orchestrator = Orchestrator(file_sessions, InProcessPool(slots), owner, home / "checkpoints", PACE)
+    def run(owner: str = "one", slots: int = 1, members: int = 1) -> Iterator[Orchestrator]:
+        pool, folder = InProcessPool(slots), home / "checkpoints"
+        stacking = lambda *_: members  # noqa: E731
+        orchestrator = Orchestrator(file_sessions, pool, owner, folder, PACE, stacking)
         stopping = threading.Event()
         thread = threading.Thread(target=orchestrator.run, args=(stopping,))
         thread.start()

@@ -193,3 +193,73 @@ def test_a_paused_sweep_waits_and_lets_others_run(
         service.resume(file_sessions, sweep.id)
         until(lambda: ended(file_sessions, sweep.id), "the resumed sweep's end")
     assert len(service.list_runs(file_sessions, sweep.id, RunState.FINISHED, Role.PROXY)) == 3
+
+
+RATES = {
+    "width": [8],
+    "depth": [1],
+    "resolution": [16],
+    "batch": [4],
+    "lr": [1e-3, 2e-3, 4e-3, 8e-3],
+    "seed": [0, 1],
+    "tokens": [1280],
+}
+
+
+def test_runs_of_one_shape_train_together(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any, home: Path
+) -> None:
+    spec = tiny(space=RATES, strategy={"name": "grid", "first_batch": 8}, budget={"runs": 8})
+    sweep, _ = service.create_sweep(file_sessions, spec)
+    with orchestrate(slots=2, members=3):
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    runs = service.list_runs(file_sessions, sweep.id)
+    assert [run.state for run in runs] == [RunState.FINISHED] * 8
+    assert len({run.loss for run in runs}) == 8
+    members = [attempts(file_sessions, run.id)[0].members for run in runs]
+    assert sorted(members) == [2, 2, 3, 3, 3, 3, 3, 3]
+    assert len({attempts(file_sessions, run.id)[0].worker for run in runs}) == 3
+    for run in runs:
+        points = service.list_points(file_sessions, run.id)
+        assert [point.seq for point in points] == list(range(1, len(points) + 1))
+    assert list((home / "checkpoints").glob("*.pt")) == []
+
+
+def test_one_of_many_is_cancelled_and_the_others_go_on(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any
+) -> None:
+    space = RATES | {"lr": [1e-3, 2e-3], "tokens": [60_000]}
+    short = tiny(space=space, strategy={"name": "grid", "first_batch": 4}, budget={"runs": 4})
+    sweep, _ = service.create_sweep(file_sessions, short)
+    run_id = service.list_runs(file_sessions, sweep.id)[1].id
+    with orchestrate(members=4):
+        until(lambda: service.get_run(file_sessions, run_id).step > 0, "its first point")
+        run = service.get_run(file_sessions, run_id)
+        known = Observation(run.config, run.cost, 4.0, run_id, "forecast", 0.02)
+        with file_sessions.begin() as session:
+            assert lifecycle.halt(session, sweep.id, known, "stopped early")
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    states = [run.state for run in service.list_runs(file_sessions, sweep.id)]
+    assert states.count(RunState.CANCELLED) == 1
+    assert states.count(RunState.FINISHED) >= 3
+    assert service.get_run(file_sessions, run_id).state is RunState.CANCELLED
+
+
+def test_a_cohort_that_is_interrupted_goes_on(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any
+) -> None:
+    space = RATES | {"lr": [1e-3, 2e-3], "seed": [0], "tokens": [60_000]}
+    spec = tiny(space=space, strategy={"name": "grid", "first_batch": 2}, budget={"runs": 2})
+    sweep, _ = service.create_sweep(file_sessions, spec)
+    one, two = (run.id for run in service.list_runs(file_sessions, sweep.id))
+    with orchestrate("one", members=2):
+        until(lambda: service.get_run(file_sessions, two).step > 0, "the first point")
+    assert [service.get_run(file_sessions, run).state for run in (one, two)] == [RunState.QUEUED] * 2
+    with orchestrate("two", members=2):
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    for run in (one, two):
+        first, second = attempts(file_sessions, run)
+        assert (first.outcome, second.outcome) == ("preempted", "finished")
+        assert (first.members, second.members) == (2, 2)
+        points = service.list_points(file_sessions, run)
+        assert [point.seq for point in points] == list(range(1, len(points) + 1))

@@ -110,6 +110,27 @@ def test_the_same_seed_gives_the_same_answers(folder: Path) -> None:
     assert [one["error"] for one in first] == [one["error"] for one in second]
 
 
+def test_every_repeat_hides_other_runs_the_same_from_all_strategies(folder: Path) -> None:
+    found = told(
+        folder / "train.parquet", "--test", folder / "test.parquet", "--budget", "1.0", "--repeats", 2,
+        "--strategy", "cheapest,random", "--leave-out", 0.25,
+    )  # fmt: skip
+    assert found["leave_out"] == 0.25
+    assert [one["runs"] for one in found["replays"]] == [30] * 4
+    spent = {(one["strategy"], one["repeat"]): one["spent"] for one in found["replays"]}
+    assert all(part < 1.0 for part in spent.values())
+    assert [spent["cheapest", i] for i in (0, 1)] == pytest.approx([spent["random", i] for i in (0, 1)])
+    assert spent["cheapest", 0] != pytest.approx(spent["cheapest", 1])
+
+
+def test_what_hides_is_told(folder: Path) -> None:
+    given = ("--test", folder / "test.parquet", "--budget", 0.5, "--repeats", 1, "--strategy", "cheapest")
+    assert (
+        "40 runs, 20% hidden in each repeat"
+        in run(folder / "train.parquet", *given, "--leave-out", 0.2).stdout
+    )
+
+
 def test_a_table_for_people(folder: Path) -> None:
     given = ("--test", folder / "test.parquet", "--budget", 0.05, "--repeats", 1)
     result = run(folder / "train.parquet", *given)

@@ -11,8 +11,9 @@ from sweeps.arithmetic import parse_expression
 from sweeps.errors import SpecError
 from sweeps.mapping import parse_mapping
 from sweeps.recorded import task_of
-from sweeps.replay import Outcome, Task
+from sweeps.replay import Outcome, Task, replay
 from sweeps.replay_score import Score, Spread, Summary, Unanswered, campaign, equal, score, summarise
+from sweeps.samplers import _scale
 
 MAPPING = "params=params, tokens=tokens, lr=lr, batch=batch, loss=loss"
 
@@ -74,6 +75,17 @@ def test_a_worse_answer() -> None:
     assert (found.coverage, found.best_held) == (0.0, False)
     assert found.regret == pytest.approx(100 * (np.exp(0.02 * np.log(2.0) ** 2) - 1.0), rel=1e-6)
     assert score(asked, outcome(asked, 0.5)).r2 == -1.0
+
+
+def test_hidden_runs_are_not_bought_and_not_tuned_with() -> None:
+    asked = task().without(0.5, np.random.default_rng(0))
+    assert len(asked.offered) == 27 and len(asked.flops) == 54
+    assert set(_scale(asked, 1e30)) <= set(asked.offered)
+    found = replay(asked, "grid", 1.0)
+    assert (found.runs, found.spent) == (
+        27,
+        pytest.approx(asked.flops[asked.offered].sum() / asked.flops.sum()),
+    )
 
 
 def test_what_is_not_said_is_none() -> None:
