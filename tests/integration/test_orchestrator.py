@@ -228,7 +228,7 @@ def test_runs_of_one_shape_train_together(
 def test_one_of_many_is_cancelled_and_the_others_go_on(
     file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any
 ) -> None:
-    space = RATES | {"lr": [1e-3, 2e-3], "tokens": [60_000]}
+    space = RATES | {"lr": [1e-3, 2e-3], "tokens": [30_000]}
     short = tiny(space=space, strategy={"name": "grid", "first_batch": 4}, budget={"runs": 4})
     sweep, _ = service.create_sweep(file_sessions, short)
     run_id = service.list_runs(file_sessions, sweep.id)[1].id
@@ -248,18 +248,17 @@ def test_one_of_many_is_cancelled_and_the_others_go_on(
 def test_a_cohort_that_is_interrupted_goes_on(
     file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any
 ) -> None:
-    space = RATES | {"lr": [1e-3, 2e-3], "seed": [0], "tokens": [60_000]}
-    spec = tiny(space=space, strategy={"name": "grid", "first_batch": 2}, budget={"runs": 2})
-    sweep, _ = service.create_sweep(file_sessions, spec)
-    one, two = (run.id for run in service.list_runs(file_sessions, sweep.id))
-    with orchestrate("one", members=2):
-        until(lambda: service.get_run(file_sessions, two).step > 0, "the first point")
-    assert [service.get_run(file_sessions, run).state for run in (one, two)] == [RunState.QUEUED] * 2
-    with orchestrate("two", members=2):
+    space = RATES | {"lr": [1e-3, 2e-3, 4e-3], "seed": [0], "tokens": [30_000]}
+    sweep, _ = service.create_sweep(file_sessions, tiny(space=space))
+    every = [run.id for run in service.list_runs(file_sessions, sweep.id)]
+    with orchestrate("one", members=3):
+        until(lambda: service.get_run(file_sessions, every[-1]).step > 0, "the first point")
+    assert [service.get_run(file_sessions, run).state for run in every] == [RunState.QUEUED] * 3
+    with orchestrate("two", members=3):
         until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
-    for run in (one, two):
+    for run in every:
         first, second = attempts(file_sessions, run)
         assert (first.outcome, second.outcome) == ("preempted", "finished")
-        assert (first.members, second.members) == (2, 2)
+        assert (first.members, second.members) == (3, 3)
         points = service.list_points(file_sessions, run)
         assert [point.seq for point in points] == list(range(1, len(points) + 1))
