@@ -102,7 +102,9 @@ def grown(shapes: Sequence[Shape], where: torch.device) -> Sequence[Shape]:
 
 
 def _spec(resources: Resources, kind: str, shapes: Sequence[Shape]) -> SweepSpec:
-    axes = {name: sorted({float(getattr(one, name)) for one in shapes}) for name in ("width", "depth", "batch")}
+    axes = {
+        name: sorted({float(getattr(one, name)) for one in shapes}) for name in ("width", "depth", "batch")
+    }
     return parse(
         {
             "name": "calibration",
@@ -134,7 +136,9 @@ def _time(spec: SweepSpec, shapes: Sequence[Shape], where: torch.device, seconds
             members=members,
             memory=peak,
         )
-        for (_, members), cohort, peak, step in zip(asked, cohorts, peaks, np.median(took, axis=0), strict=True)
+        for (_, members), cohort, peak, step in zip(
+            asked, cohorts, peaks, np.median(took, axis=0), strict=True
+        )
     ]
 
 

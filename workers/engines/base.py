@@ -42,7 +42,9 @@ class Plan:
         """Learning rate of every step and member, 0 after a member's last: (steps, members), on the CPU."""
         table = torch.zeros(max(self.steps), len(self.configs), dtype=torch.float64)
         shares = {
-            steps: torch.tensor([rate(self.trainer, step, steps) for step in range(steps)], dtype=torch.float64)
+            steps: torch.tensor(
+                [rate(self.trainer, step, steps) for step in range(steps)], dtype=torch.float64
+            )
             for steps in set(self.steps)
         }
         for member, (config, steps) in enumerate(zip(self.configs, self.steps, strict=True)):

@@ -14,13 +14,14 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, functionalize, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from workers.engines.base import Plan, State
+from workers.engines.tidy import tidy
 from workers.engines.updates import Update, make_update
-from workers.objective import mean_loss, wrong
+from workers.objective import mean_loss_by_gather, wrong
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +39,19 @@ class Stacked:
 
     def __init__(self, plan: Plan, models: Sequence[nn.Module]) -> None:
         self._plan = plan
-        self._shapes = {name: weight.shape for name, weight in models[0].named_parameters()}
+        order = {rule: place for place, rule in enumerate(dict.fromkeys(plan.rules.values()))}
+        self._shapes = {  # in a row weights of one rule lie side by side
+            name: weight.shape
+            for name, weight in sorted(
+                models[0].named_parameters(), key=lambda one: order[plan.rules[one[0]]]
+            )
+        }
         self._skeleton = deepcopy(models[0]).to("meta")
         self._buffers = {name: buffer.to(plan.device) for name, buffer in models[0].named_buffers()}
-        rows = [torch.cat([w.detach().flatten() for w in model.parameters()]) for model in models]
+        named = [dict(model.named_parameters()) for model in models]
+        rows = [torch.cat([one[name].detach().flatten() for name in self._shapes]) for one in named]
         self._flat = torch.stack(rows).to(plan.device)
+        self._slope = torch.empty_like(self._flat)
         self._update: Update = make_update(plan, self._shapes)
         self._gradients: Gradients | None = None
         self._shape: tuple[torch.Size, torch.Size] | None = None
@@ -57,8 +66,10 @@ class Stacked:
             self._shape = inputs.shape, targets.shape
         with torch.no_grad():
             gradients, losses = self._gradients(weights, inputs, targets)
-            flat = torch.cat([gradients[name].flatten(1) for name in self._shapes], dim=1)
-            self.norms = self._update(step, self._flat, flat)
+            parts = [gradients.pop(name).flatten(1) for name in self._shapes]
+            torch.cat(parts, dim=1, out=self._slope)
+            del parts
+            self.norms = self._update(step, self._flat, self._slope)
         return losses.detach()
 
     def evaluate(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,6 +96,7 @@ class Stacked:
         """Goes on with some of the members only."""
         rows = torch.tensor(members, device=self._flat.device)
         self._flat = self._flat[rows]
+        self._slope = torch.empty_like(self._flat)
         self._update.keep(rows)
         self._gradients = None
         self.norms = self.norms[rows]
@@ -102,7 +114,7 @@ class Stacked:
         # Fused attention has no rule for a further axis; this form has.
         with self._plan.precision(), sdpa_kernel(SDPBackend.MATH):
             outputs = functional_call(self._skeleton, {**weights, **self._buffers}, (inputs,))
-            return mean_loss(task, outputs, targets), wrong(task, outputs, targets)
+            return mean_loss_by_gather(task, outputs, targets), wrong(task, outputs, targets)
 
     def _weights(self) -> Weights:
         return self._split(self._flat)
@@ -119,7 +131,7 @@ class Stacked:
 def traced(function: Gradients, weights: Weights, inputs: Tensor, targets: Tensor) -> Gradients:
     """The same function as straight-line code, or as it is where it cannot be traced."""
     try:
-        graph: Gradients = make_fx(function)(weights, inputs, targets)
+        graph: Gradients = tidy(make_fx(functionalize(function))(weights, inputs, targets))
     except Exception as error:
         logger.warning("not traced, stacks as it is: %s", " ".join(str(error).split())[:500])
         return function
