@@ -18,8 +18,8 @@ from workers.job import Job
 from workers.memory import step_peak
 
 WARM_STEPS = 2
-ROUNDS = 3  # in which every shape is timed; the median counts, so that a busy moment spoils none
-MOST_STEPS = 1 << 12  # of one shape in a round
+ROUNDS = 5  # in which every shape is timed; the quickest counts, since other work can only slow a step
+MOST_STEPS = 1 << 13  # of one shape in a round
 CPU_FLOPS = 5e10  # a second, of the device that ``SHAPES`` are meant for
 
 
@@ -85,8 +85,8 @@ def calibrate(resources: Resources, kind: str, seconds: float = 2.0) -> list[Tim
     threads = torch.get_num_threads()
     try:
         where = device.pick(resources)
-        spec = _spec(resources, kind, grown(SHAPES[kind], where))
-        return _time(spec, grown(SHAPES[kind], where), where, seconds)
+        spec = make_spec(resources, kind, grown(SHAPES[kind], where))
+        return measure(spec, grown(SHAPES[kind], where), where, seconds)
     finally:
         torch.set_num_threads(threads)
 
@@ -101,7 +101,8 @@ def grown(shapes: Sequence[Shape], where: torch.device) -> Sequence[Shape]:
     return [Shape(s.width * factor, s.depth, s.batch * factor, s.members) for s in shapes]
 
 
-def _spec(resources: Resources, kind: str, shapes: Sequence[Shape]) -> SweepSpec:
+def make_spec(resources: Resources, kind: str, shapes: Sequence[Shape]) -> SweepSpec:
+    """A specification that holds the shapes."""
     axes = {
         name: sorted({float(getattr(one, name)) for one in shapes}) for name in ("width", "depth", "batch")
     }
@@ -116,10 +117,18 @@ def _spec(resources: Resources, kind: str, shapes: Sequence[Shape]) -> SweepSpec
     )
 
 
-def _time(spec: SweepSpec, shapes: Sequence[Shape], where: torch.device, seconds: float) -> list[Timing]:
-    """Times at least one step a round of each, in turn."""
+def measure(spec: SweepSpec, shapes: Sequence[Shape], where: torch.device, seconds: float) -> list[Timing]:
+    """Times at least one step a round of each, in turn.
+
+    Args:
+        where: they are trained.
+        seconds: to spend on timed steps, about.
+
+    Returns:
+        By shape and number of members, in order.
+    """
     asked = [(shape, members) for shape in shapes for members in shape.members]
-    cohorts = [make(spec, _config(spec, shape), members) for shape, members in asked]
+    cohorts = [make(spec, shape_config(spec, shape), members) for shape, members in asked]
     peaks = []
     for cohort in cohorts:
         for _ in range(WARM_STEPS):
@@ -136,14 +145,12 @@ def _time(spec: SweepSpec, shapes: Sequence[Shape], where: torch.device, seconds
             members=members,
             memory=peak,
         )
-        for (_, members), cohort, peak, step in zip(
-            asked, cohorts, peaks, np.median(took, axis=0), strict=True
-        )
+        for (_, members), cohort, peak, step in zip(asked, cohorts, peaks, np.min(took, axis=0), strict=True)
     ]
 
 
-def _config(spec: SweepSpec, shape: Shape) -> Config:
-    """Of as many steps as may be timed."""
+def shape_config(spec: SweepSpec, shape: Shape) -> Config:
+    """The shape with as many steps as may be timed."""
     given = {name: float(getattr(shape, name)) for name in ("width", "depth", "batch")}
     config = spec.complete(given | {"tokens": 1.0})
     example = config["resolution"] if spec.source.task == "tokens" else 1.0
