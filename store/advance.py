@@ -26,8 +26,8 @@ from store.models import (
     new_run,
     to_observation,
 )
-from store.timings import read_timings
-from sweeps.cost import SecondsModel, fit_seconds
+from store.timings import read_seconds_model
+from sweeps.cost import SecondsModel
 from sweeps.errors import NotFound
 from sweeps.runs import TERMINAL, Decision, Role, RunState, SweepState
 from sweeps.scheduler import MIN_FIT, Look, Step, step
@@ -159,7 +159,7 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         pending=by_state[RunState.QUEUED] + by_state[RunState.RUNNING],
         remaining=used.remaining(spec.budget),
         slots=slots,
-        seconds=fit_seconds(read_timings(session)),
+        seconds=read_seconds_model(session, spec),
         out_of_memory=[
             config for _, state, config, too_large, _ in rows if too_large and state == RunState.FAILED
         ],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,7 +22,7 @@ from store.budget import affordable, cut, grant
 from store.db import insert_new
 from store.events import emit, emit_all, event, told
 from store.models import POINTS, AttemptRow, Json, ObservationRow, RunRow, SweepRow, to_run
-from sweeps.runs import TERMINAL, Point, Role, Run, RunState, SweepState
+from sweeps.runs import TERMINAL, Point, Ran, Role, Run, RunState, SweepState
 from sweeps.spec import SweepSpec, parse
 
 FREE: Json = {"owner": None, "lease_until": None, "granted": 0.0}  # what only a running run has
@@ -256,6 +256,7 @@ def finish(
     seconds: float,
     reason: str | None = None,
     out_of_memory: bool = False,
+    ran: Ran | None = None,
 ) -> bool:
     """Ends a run for good. A finished proxy becomes an observation.
 
@@ -266,6 +267,7 @@ def finish(
         loss: final value of the sweep's metric; FINISHED needs one.
         seconds: device seconds of this attempt.
         out_of_memory: it FAILED because it needed more memory than there was.
+        ran: how this attempt was executed, None where nobody knows.
 
     Returns:
         False when it has ended before or the attempt is no longer the run's; then nothing changes.
@@ -291,9 +293,9 @@ def finish(
         **FREE,
     )
     if row is None:
-        _settle(session, run_id, attempt, seconds)
+        _settle(session, run_id, attempt, seconds, ran)
         return False
-    _end_attempt(session, run_id, attempt, state, reason, seconds)
+    _end_attempt(session, run_id, attempt, state, reason, seconds, ran)
     if state == RunState.FINISHED and row.role == Role.PROXY:
         session.execute(
             insert(ObservationRow).values(
@@ -318,6 +320,7 @@ def release(
     failed: bool,
     seconds: float,
     out_of_memory: bool = False,
+    ran: Ran | None = None,
 ) -> RunState | None:
     """Gives a running run back.
 
@@ -326,6 +329,7 @@ def release(
             reached its grant of device seconds or found no room.
         seconds: device seconds of this attempt.
         out_of_memory: it broke because it needed more memory than there was.
+        ran: how this attempt was executed, None where nobody knows.
 
     Returns:
         QUEUED, FAILED once the retries are used up, CANCELLED once the device seconds are; None when the
@@ -351,9 +355,9 @@ def release(
         **FREE,
     )
     if row is None:
-        _settle(session, run_id, attempt, seconds)
+        _settle(session, run_id, attempt, seconds, ran)
         return None
-    _end_attempt(session, run_id, attempt, "failed" if failed else "preempted", reason, seconds)
+    _end_attempt(session, run_id, attempt, "failed" if failed else "preempted", reason, seconds, ran)
     kind = "run_failed" if row.state == RunState.FAILED else "run_requeued"
     data = told(row.config, row.loss, reason) | {"attempt": attempt, "failed": failed}
     emit(session, row.sweep_id, kind, data, run_id)
@@ -412,19 +416,28 @@ def _attempt(session: Session, run_id: int, attempt: int, *guards: Any, **values
 
 
 def _end_attempt(
-    session: Session, run_id: int, attempt: int, outcome: str, reason: str | None, seconds: float
+    session: Session,
+    run_id: int,
+    attempt: int,
+    outcome: str,
+    reason: str | None,
+    seconds: float,
+    ran: Ran | None,
 ) -> bool:
     """Closes an attempt's row; False when it was closed before."""
     ended: Json = {"ended_at": db.now(), "outcome": outcome, "reason": reason, "seconds": seconds}
+    if ran is not None:
+        ended |= asdict(ran)
     return _attempt(session, run_id, attempt, AttemptRow.ended_at.is_(None), **ended)
 
 
-def _settle(session: Session, run_id: int, attempt: int, seconds: float) -> None:
+def _settle(session: Session, run_id: int, attempt: int, seconds: float, ran: Ran | None) -> None:
     """Counts the seconds of an attempt that was cancelled while it trained, once."""
     cancelled_run = select(RunRow.id).where(
         RunRow.id == run_id, RunRow.attempt == attempt, RunRow.state == RunState.CANCELLED
     )
-    if session.scalar(cancelled_run) and _end_attempt(session, run_id, attempt, "cancelled", None, seconds):
+    known = session.scalar(cancelled_run) is not None
+    if known and _end_attempt(session, run_id, attempt, "cancelled", None, seconds, ran):
         session.execute(
             update(RunRow)
             .where(RunRow.id == run_id)

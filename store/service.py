@@ -28,7 +28,7 @@ from store.reads import (
     read_sweep,
     to_sweeps,
 )
-from store.timings import calibrated, record_timings, seconds_model, timings
+from store.timings import calibrated, calibration, record_timings, seconds_model, timings
 from sweeps.answers import settings
 from sweeps.cost import SecondsModel
 from sweeps.errors import Conflict, IllegalTransition, NotFound
@@ -43,6 +43,7 @@ __all__ = [
     "StoredObservation",
     "advance",
     "calibrated",
+    "calibration",
     "cancel",
     "create_sweep",
     "extend",
@@ -104,7 +105,7 @@ def create_sweep(sessions: Sessions, spec: SweepSpec, key: str | None = None) ->
 
 def _first_runs(sessions: Sessions, spec: SweepSpec) -> tuple[Step, SecondsModel | None]:
     """The first batch, chosen without any observation."""
-    seconds = seconds_model(sessions)
+    seconds = seconds_model(sessions, spec)
     look = Look(
         spec=spec,
         observations=[],

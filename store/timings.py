@@ -1,54 +1,109 @@
-"""What is known of how long training takes."""
+"""What is known of how long trainings take and of the memory they need."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import and_, delete, insert, select
 from sqlalchemy.orm import Session
 
 from store.db import Sessions, reading
-from store.models import RunRow, TimingRow
-from sweeps.cost import Cost, SecondsModel, Timing, fit_seconds
+from store.models import AttemptRow, Json, RunRow, SweepRow, TimingRow
+from sweeps.cost import Cost, SecondsModel, Timing
 from sweeps.runs import RunState
+from sweeps.spec import SweepSpec
+from sweeps.stacks import seconds_alone
 
 RECENT = 500  # finished runs that teach
 
 
 def record_timings(sessions: Sessions, device: str, timings: Sequence[Timing]) -> None:
-    """Stores the calibration of a device, in place of its last one."""
-    rows = [{"device": device, "cost": asdict(one.cost), "seconds": one.seconds} for one in timings]
+    """Stores the calibration of a device for the kinds of proxy in it, in place of its last one."""
+    rows = [
+        {
+            "device": device,
+            "kind": one.kind,
+            "members": one.members,
+            "cost": asdict(one.cost),
+            "seconds": one.seconds,
+            "memory": one.memory,
+        }
+        for one in timings
+    ]
+    kinds = {one.kind for one in timings}
     with sessions.begin() as session:
-        session.execute(delete(TimingRow).where(TimingRow.device == device))
+        session.execute(delete(TimingRow).where(TimingRow.device == device, TimingRow.kind.in_(kinds)))
         if rows:
             session.execute(insert(TimingRow), rows)
 
 
-def calibrated(sessions: Sessions, device: str) -> bool:
-    """Whether a device has a calibration."""
+def calibrated(sessions: Sessions, device: str, kind: str) -> bool:
+    """Whether a device has a calibration for a kind of proxy."""
+    found = select(TimingRow.id).where(TimingRow.device == device, TimingRow.kind == kind).limit(1)
     with reading(sessions) as session:
-        return session.scalar(select(TimingRow.id).where(TimingRow.device == device).limit(1)) is not None
+        return session.scalar(found) is not None
+
+
+def calibration(sessions: Sessions) -> list[Timing]:
+    """Of every device and kind, the latest first."""
+    with reading(sessions) as session:
+        return _calibration(session)
 
 
 def timings(sessions: Sessions) -> list[Timing]:
-    """Every device's calibration, and the latest runs that finished at their first attempt."""
+    """The latest runs that finished at their first attempt, then every calibration; the latest first."""
     with reading(sessions) as session:
         return read_timings(session)
 
 
 def read_timings(session: Session) -> list[Timing]:
     """As ``timings``, inside a transaction."""
-    calibration = session.execute(select(TimingRow.cost, TimingRow.seconds)).all()
+    first = and_(AttemptRow.run_id == RunRow.id, AttemptRow.attempt == 1)
     runs = session.execute(
-        select(RunRow.cost, RunRow.seconds)
+        select(
+            RunRow.cost,
+            RunRow.seconds,
+            SweepRow.spec["proxy"]["kind"].as_string(),
+            AttemptRow.members,
+            AttemptRow.memory,
+            AttemptRow.device,
+        )
+        .join(AttemptRow, first)
+        .join(SweepRow, SweepRow.id == RunRow.sweep_id)
         .where(RunRow.state == RunState.FINISHED, RunRow.attempt == 1)
         .order_by(RunRow.id.desc())
         .limit(RECENT)
-    ).all()
-    return [Timing(Cost(**cost), seconds) for cost, seconds in (*calibration, *runs)]
+    )
+    return [*(_timing(*row) for row in runs), *_calibration(session)]
 
 
-def seconds_model(sessions: Sessions) -> SecondsModel | None:
-    """Predicts a run's device seconds; None before anything was timed."""
-    return fit_seconds(timings(sessions))
+def _calibration(session: Session) -> list[Timing]:
+    rows = session.execute(
+        select(
+            TimingRow.cost,
+            TimingRow.seconds,
+            TimingRow.kind,
+            TimingRow.members,
+            TimingRow.memory,
+            TimingRow.device,
+        ).order_by(TimingRow.id.desc())
+    )
+    return [_timing(*row) for row in rows]
+
+
+def _timing(
+    cost: Json, seconds: float, kind: str | None, members: int, memory: float | None, device: str | None
+) -> Timing:
+    return Timing(Cost(**cost), seconds, kind or "gpt", members, memory, device)
+
+
+def seconds_model(sessions: Sessions, spec: SweepSpec) -> SecondsModel | None:
+    """Predicts the device seconds of a run that trains alone; None before anything was timed."""
+    with reading(sessions) as session:
+        return read_seconds_model(session, spec)
+
+
+def read_seconds_model(session: Session, spec: SweepSpec) -> SecondsModel | None:
+    """As ``seconds_model``, inside a transaction."""
+    return seconds_alone(read_timings(session), spec.proxy.kind, spec.resources.gpus > 0)

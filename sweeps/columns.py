@@ -11,7 +11,7 @@ from sweeps.errors import Problem
 from sweeps.kinds.base import SCALE, AxisRule
 from sweeps.laws import LAWS
 
-COSTS = {one.name: one.name for one in fields(Cost)}
+COSTS = {one.name: one.name for one in fields(Cost) if one.name != "layers"}  # tables say depth
 RENAMED = {"tokens": "tokens_seen", "active_params": "params_active"}
 
 

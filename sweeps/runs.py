@@ -35,6 +35,21 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True)
+class Ran:
+    """How an attempt was executed.
+
+    Args:
+        device: its name.
+        members: runs that trained together, this one among them.
+        memory: peak bytes of all of them, None where it was not measured.
+    """
+
+    device: str
+    members: int = 1
+    memory: float | None = None
+
+
+@dataclass(frozen=True)
 class Point:
     """One streamed measurement of a run.
 

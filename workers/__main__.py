@@ -16,6 +16,7 @@ from sweeps import registry
 from workers.orchestrator import Orchestrator, Pace
 from workers.owner import identity
 from workers.pool import RayPool
+from workers.stacking import Measured
 from workers.tracker import NoTracker, Tracker
 
 log = logging.getLogger("workers")
@@ -55,6 +56,7 @@ def main(overrides: list[str]) -> int:
         owner,
         Path(cluster["checkpoints"]).absolute(),
         Pace(cluster["lease_seconds"], cluster["poll_seconds"], cluster["checkpoint_seconds"]),
+        Measured(sessions, pool.device),
     )
     tracker = open_tracker(sessions, settings["tracking"], owner)
     tracker.start()

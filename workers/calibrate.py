@@ -1,68 +1,176 @@
-"""Short measured trainings, from which the seconds of others are foretold."""
+"""Short measured trainings, from which seconds and memory of others are foretold."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 
 from sweeps.cost import Timing
-from sweeps.data import STDLIB
+from sweeps.data import SOURCES
 from sweeps.spec import Config, Resources, SweepSpec, parse
 from workers import device
 from workers.cohort import Cohort
 from workers.job import Job
+from workers.memory import step_peak
 
-SHAPES = ((8, 1, 8), (16, 2, 32), (48, 2, 8), (64, 3, 16), (96, 4, 8))  # width, depth, batch
 WARM_STEPS = 2
+ROUNDS = 5  # in which every shape is timed; the quickest counts, since other work can only slow a step
+MOST_STEPS = 1 << 13  # of one shape in a round
+CPU_FLOPS = 5e10  # a second, of the device that ``SHAPES`` are meant for
 
 
-def calibrate(resources: Resources, seconds: float = 3.0) -> list[Timing]:
-    """Trains models of several shapes for a few steps each.
+@dataclass(frozen=True)
+class Shape:
+    """What is timed: a shape, and how many of it at once."""
+
+    width: int
+    depth: int
+    batch: int
+    members: tuple[int, ...] = (1,)
+
+
+DATA = {"mlp": "digits", "convnet": "digits", "vit": "digits", "gpt": "stdlib"}  # no data set to be loaded
+SHAPES: dict[str, tuple[Shape, ...]] = {
+    "mlp": (
+        Shape(12, 2, 32, (1, 4, 16, 64)),
+        Shape(16, 6, 128),
+        Shape(64, 3, 32, (1, 4, 16)),
+        Shape(96, 2, 256),
+        Shape(160, 2, 64, (1, 4, 16)),
+        Shape(256, 4, 16),
+        Shape(384, 3, 128),
+    ),
+    "convnet": (
+        Shape(4, 1, 16, (1, 4, 16)),
+        Shape(4, 3, 64),
+        Shape(8, 1, 32, (1, 4, 16)),
+        Shape(16, 1, 128),
+        Shape(16, 2, 16),
+        Shape(32, 1, 32),
+    ),
+    "vit": (
+        Shape(8, 1, 32, (1, 4, 16)),
+        Shape(16, 4, 64),
+        Shape(32, 2, 16, (1, 4, 16)),
+        Shape(48, 1, 256),
+        Shape(64, 3, 32),
+        Shape(96, 2, 128),
+    ),
+    "gpt": (
+        Shape(8, 1, 8, (1, 4, 16)),
+        Shape(16, 2, 32),
+        Shape(32, 1, 4, (1, 4, 16)),
+        Shape(48, 2, 8),
+        Shape(64, 3, 16),
+        Shape(96, 4, 8),
+    ),
+}
+
+
+def calibrate(resources: Resources, kind: str, seconds: float = 2.0) -> list[Timing]:
+    """Trains models of several shapes of a kind for a few steps each, alone and stacked.
 
     Args:
         resources: of one run.
-        seconds: to spend in all, about; reading the text comes on top.
+        kind: of ``SHAPES``.
+        seconds: to spend on timed steps, about; building and tracing the models takes as long again.
 
     Returns:
-        One timing a shape; its cost is that of the steps that were timed.
+        One timing a shape and number of members; its cost is that of the steps that were timed.
     """
     threads = torch.get_num_threads()
-    spec = _spec(resources)
     try:
-        return [_time(spec, shape, seconds / len(SHAPES)) for shape in SHAPES]
+        where = device.pick(resources)
+        spec = make_spec(resources, kind, grown(SHAPES[kind], where))
+        return measure(spec, grown(SHAPES[kind], where), where, seconds)
     finally:
         torch.set_num_threads(threads)
 
 
-def _spec(resources: Resources) -> SweepSpec:
-    widths, depths, batches = ([float(value) for value in values] for values in zip(*SHAPES, strict=True))
+def grown(shapes: Sequence[Shape], where: torch.device) -> Sequence[Shape]:
+    """The shapes as they are on a CPU; on what multiplies matrices faster, wider and in larger batches.
+
+    FLOPs go with the square of the width times the batch, so both grow with the cube root of the rate.
+    """
+    rate = device.peak_flops(where.type, "float32", torch.get_num_threads())
+    factor = 1 if where.type == "cpu" else max(1, round((rate / CPU_FLOPS) ** (1 / 3)))
+    return [Shape(s.width * factor, s.depth, s.batch * factor, s.members) for s in shapes]
+
+
+def make_spec(resources: Resources, kind: str, shapes: Sequence[Shape]) -> SweepSpec:
+    """A specification that holds the shapes."""
+    axes = {
+        name: sorted({float(getattr(one, name)) for one in shapes}) for name in ("width", "depth", "batch")
+    }
     return parse(
         {
             "name": "calibration",
-            "space": {"width": widths, "depth": depths, "batch": batches, "tokens": 1e9},
-            "targets": [{"at": {"width": max(widths), "depth": max(depths), "tokens": 1e9}}],
+            "proxy": {"kind": kind, "dataset": DATA[kind]},
+            "space": {**axes, "tokens": 1e9},
+            "targets": [{"at": {"width": max(axes["width"]), "depth": max(axes["depth"]), "tokens": 1e9}}],
             "resources": asdict(resources),
         }
     )
 
 
-def _time(spec: SweepSpec, shape: tuple[int, int, int], seconds: float) -> Timing:
-    """Times at least one step of a model."""
-    config: Config = spec.complete(dict(zip(("width", "depth", "batch"), map(float, shape), strict=True)))
-    cohort = Cohort([Job(0, 0, spec, STDLIB, config, "", 0.0, None)])
-    where = device.pick(spec.resources)
-    for _ in range(WARM_STEPS):
-        cohort.advance()
+def measure(spec: SweepSpec, shapes: Sequence[Shape], where: torch.device, seconds: float) -> list[Timing]:
+    """Times at least one step a round of each, in turn.
+
+    Args:
+        where: they are trained.
+        seconds: to spend on timed steps, about.
+
+    Returns:
+        By shape and number of members, in order.
+    """
+    asked = [(shape, members) for shape in shapes for members in shape.members]
+    cohorts = [make(spec, shape_config(spec, shape), members) for shape, members in asked]
+    peaks = []
+    for cohort in cohorts:
+        for _ in range(WARM_STEPS):
+            cohort.advance()
+        peaks.append(step_peak(cohort, where))
+    share = seconds / ROUNDS / len(asked)
+    took = [[_one(cohort, where, share) for cohort in cohorts] for _ in range(ROUNDS)]
+    devices = spec.resources.gpus or spec.resources.cpus
+    return [
+        Timing(
+            cost=cohort.members[0].cost,
+            seconds=float(devices * step * cohort.members[0].steps / members),
+            kind=spec.proxy.kind,
+            members=members,
+            memory=peak,
+        )
+        for (_, members), cohort, peak, step in zip(asked, cohorts, peaks, np.min(took, axis=0), strict=True)
+    ]
+
+
+def shape_config(spec: SweepSpec, shape: Shape) -> Config:
+    """The shape with as many steps as may be timed."""
+    given = {name: float(getattr(shape, name)) for name in ("width", "depth", "batch")}
+    config = spec.complete(given | {"tokens": 1.0})
+    example = config["resolution"] if spec.source.task == "tokens" else 1.0
+    return config | {"tokens": (ROUNDS * MOST_STEPS + WARM_STEPS + 1) * config["batch"] * example}
+
+
+def make(spec: SweepSpec, config: Config, members: int) -> Cohort:
+    """Members that differ in their seeds, which nobody listens to."""
+    source = SOURCES[spec.proxy.dataset]
+    configs = [config | {"seed": float(seed)} for seed in range(members)]
+    return Cohort([Job(seed, 0, spec, source, one, "", 0.0, None) for seed, one in enumerate(configs)])
+
+
+def _one(cohort: Cohort, where: torch.device, seconds: float) -> float:
+    """Seconds of a step."""
     device.wait(where)
     began, first = time.perf_counter(), cohort.step
     while True:
         cohort.advance()
         device.wait(where)
         spent = time.perf_counter() - began
-        if spent >= seconds:
-            break
-    steps = cohort.step - first
-    timed = config | {"tokens": steps * config["batch"] * config["resolution"]}
-    return Timing(spec.cost(timed), spent)
+        if spent >= seconds or cohort.step - first >= MOST_STEPS:
+            return spent / (cohort.step - first)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sweeps.cost import Cost
-from sweeps.runs import Point
+from sweeps.runs import Point, Ran
 from sweeps.spec import Config, to_dict
 from workers import checkpoint, device, proxies
 from workers.checkpoint import Progress
@@ -78,6 +78,7 @@ class Cohort:
 
     Raises:
         RuntimeError: when GPUs are asked for and there is none.
+        MemoryError: the device has less memory than the runs will take.
         ValueError: the data cannot be used; what is wrong is named.
     """
 
@@ -91,6 +92,8 @@ class Cohort:
         subset = Subset(int(config.get("unique", 0)), config.get("fraction", 1.0), config.get("kept", 1.0))
         self.examples: Examples = load(self._source, self._resolution, self._device, subset)
         self.members = [self._member(job) for job in jobs]
+        self._memory = device.Meter(self._device)
+        self._check_memory()
         models = [
             proxies.build(
                 member.config,
@@ -118,6 +121,17 @@ class Cohort:
         self._ahead: Prefetch | None = None
         self._losses: list[Tensor] = []
         self.step = 0
+
+    def _check_memory(self) -> None:
+        """Refuses what cannot fit, before anything breaks in the middle of it."""
+        needed = sum(member.cost.memory for member in self.members)
+        there = device.memory(self._device)
+        if needed > there:
+            raise MemoryError(
+                f"training {len(self.members)} of this shape takes about {needed / 1e9:.3g} GB, "
+                f"{device.name(self._device)} has {there / 1e9:.3g} GB; "
+                "take a smaller batch, width, depth or resolution, or a larger device"
+            )
 
     def _member(self, job: Job) -> Member:
         config = self._spec.complete(job.config)
@@ -251,7 +265,8 @@ class Cohort:
                 return
             self._save(member)
         member.active = False
-        outcome = Outcome(status, loss, member.progress.step, member.tokens, member.used, reason)
+        ran = Ran(device.name(self._device), len(self.members), self._memory.peak())
+        outcome = Outcome(status, loss, member.progress.step, member.tokens, member.used, reason, ran=ran)
         self._listener.ended(member.job.run_id, outcome)
         left = [row for row, other in enumerate(self._rows) if other.active]
         if left and 2 * len(left) <= len(self._rows) and not self._losses:

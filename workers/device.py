@@ -10,6 +10,7 @@ from functools import lru_cache
 import torch
 
 from sweeps.spec import Resources, Trainer
+from sweeps.stacks import CPU
 
 SIZE = {"cpu": 512, "cuda": 8192}  # of the square matrices that tell the peak
 REPEATS = 5
@@ -46,7 +47,30 @@ def name(device: torch.device | None = None) -> str:
     """The same for all machines of a kind."""
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         return torch.cuda.get_device_name()
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{CPU}{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def memory(device: torch.device) -> float:
+    """Bytes that the device has in all."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+class Meter:
+    """Peak bytes on a GPU from its making on, without what lay there before, such as the data set."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+            self._before = torch.cuda.memory_allocated(device)
+
+    def peak(self) -> float | None:
+        """None on a CPU, whose allocator does not count."""
+        if self._device.type != "cuda":
+            return None
+        return float(torch.cuda.max_memory_allocated(self._device) - self._before)
 
 
 @lru_cache(maxsize=8)

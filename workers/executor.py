@@ -41,10 +41,24 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class Device:
+    """What workers train on.
+
+    Args:
+        name: the same for all machines of a kind.
+        memory: bytes that one worker may count on.
+    """
+
+    name: str
+    memory: float
+
+
+@dataclass(frozen=True)
 class Calibration:
-    """Short measured trainings on one device, named so that they are taken once a device."""
+    """Short measured trainings of one kind of proxy on one device; none where timing failed."""
 
     device: str
+    kind: str
     timings: list[Timing]
 
 
@@ -88,11 +102,17 @@ class Pool(Protocol):
     def adopt(self, worker: str, run_id: int, attempt: int) -> bool:
         """Takes over an attempt that a dead orchestrator started; False when it no longer lives."""
 
-    def device(self) -> str | None:
-        """Name of what the workers train on, None while none has started."""
+    def device(self, resources: Resources) -> Device | None:
+        """What workers with these resources train on, None while none has started."""
 
-    def calibrate(self) -> Calibration | None:
-        """Starts the timing of small trainings on a free worker; None until they are done."""
+    def calibrate(self, resources: Resources, kind: str) -> Calibration | None:
+        """Starts the timing of small trainings of a kind of proxy on a free worker; None until it is done.
+
+        One kind is timed at a time; the same is asked for until it is done.
+
+        Args:
+            resources: of the worker.
+        """
 
     def close(self) -> None:
         """Ends every worker, but where they outlive this process those that train."""

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from sweeps.runs import Point
 from sweeps.spec import Resources
-from workers.executor import Attempt, Calibration, Delivery
+from workers.executor import Attempt, Calibration, Delivery, Device
 from workers.job import Job, Outcome, Verdict
 
 LONELY_IDLE = 30.0
@@ -56,13 +56,13 @@ class Host:
         self._cohort: tuple[Attempt, ...] = ()  # in training
         self._contact = time.monotonic()
 
-    def prepare(self) -> str:
+    def prepare(self) -> Device:
         """Holds the process to the resources and imports what takes long.
 
         Matrix products use as many threads as CPUs were asked for; without GPUs asked for it sees none.
 
         Returns:
-            Name of the device.
+            What its runs train on.
         """
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
         threads = max(1, int(self._resources.cpus))
@@ -118,17 +118,18 @@ class Host:
             self._contact = time.monotonic()
             return list(self._work), self._resources
 
-    def calibrate(self) -> Calibration:
-        """Times small trainings on this worker's device."""
+    def calibrate(self, kind: str) -> Calibration:
+        """Times small trainings of a kind of proxy on this worker's device."""
         from workers.calibrate import calibrate
 
-        return Calibration(self.device(), calibrate(self._resources))
+        return Calibration(self.device().name, kind, calibrate(self._resources, kind))
 
-    def device(self) -> str:
+    def device(self) -> Device:
         """What its runs train on."""
         from workers import device
+        from workers.memory import available
 
-        return device.name()
+        return Device(device.name(device.pick(self._resources)), available(self._resources))
 
     def points(self, run_id: int, points: list[Point]) -> Verdict:
         """Takes points from the training of a run, and tells whether it is to stop."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from sweeps.spec import Resources
-from workers.executor import Attempt, Calibration, Delivery, Unplaceable
+from workers.executor import Attempt, Calibration, Delivery, Device, Unplaceable
 from workers.host import Host
 from workers.job import Job
 
@@ -27,7 +27,7 @@ class InProcessPool:
         self._training: set[Attempt] = set()
         self._acknowledged: dict[Attempt, int] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="calibrate")
-        self._calibration: Future[Calibration] | None = None
+        self._calibrations: dict[str, Future[Calibration]] = {}
 
     @property
     def durable(self) -> bool:
@@ -96,15 +96,17 @@ class InProcessPool:
         """Threads of a dead process are dead."""
         return False
 
-    def device(self) -> str:
-        """What this process trains on."""
-        return Host(Resources(), lonely=False).device()
+    def device(self, resources: Resources) -> Device | None:
+        """What this process trains on, None for a GPU."""
+        return None if resources.gpus > 0 else Host(resources, lonely=False).device()
 
-    def calibrate(self) -> Calibration | None:
+    def calibrate(self, resources: Resources, kind: str) -> Calibration | None:
         """Times small trainings in a thread of their own."""
-        if self._calibration is None:
-            self._calibration = self._thread.submit(Host(Resources(), lonely=False).calibrate)
-        return self._calibration.result() if self._calibration.done() else None
+        if kind not in self._calibrations:
+            host = Host(resources, lonely=False)
+            self._calibrations[kind] = self._thread.submit(host.calibrate, kind)
+        found = self._calibrations[kind]
+        return found.result() if found.done() else None
 
     def close(self) -> None:
         """Stops every thread and waits for it."""

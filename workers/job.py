@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Literal, Protocol, TypeAlias
 
 from sweeps.data import Source
-from sweeps.runs import Point
+from sweeps.runs import Point, Ran
 from sweeps.spec import Config, SweepSpec
 
 
@@ -59,6 +59,7 @@ class Outcome:
         reason: why it did not finish.
         out_of_memory: it failed because it needed more memory than there was.
         hopeless: another attempt would fail the same way.
+        ran: how it was executed, None where it never trained.
     """
 
     status: Status
@@ -69,6 +70,7 @@ class Outcome:
     reason: str | None = None
     out_of_memory: bool = False
     hopeless: bool = False
+    ran: Ran | None = None
 
 
 class Listener(Protocol):

@@ -17,6 +17,7 @@ from store.db import Sessions, now, reading
 from store.queue import Claim, Orphan
 from sweeps.runs import RunState
 from workers.advancer import Advancer
+from workers.calibrator import Calibrator
 from workers.executor import Delivery, Pool, Unplaceable
 from workers.held import Held, discard, make_job
 from workers.job import Outcome
@@ -76,6 +77,7 @@ class Orchestrator:
         self._pace = pace or Pace()
         self._advancer = Advancer(sessions, pool.capacity)
         self._stacking = stacking
+        self._calibrator = Calibrator(sessions, pool)
         self._held: dict[int, Held] = {}
         self._waiting: list[Held] = []  # that are to train together as soon as there is room
         self._brief = False  # the last runs were over within a moment
@@ -83,7 +85,6 @@ class Orchestrator:
         self._recover_at = 0.0
         self._claim_at = 0.0
         self._failures = 0
-        self._calibrated = False
 
     def run(self, stopping: threading.Event) -> None:
         """Works until it is told to stop, then hands everything over."""
@@ -107,6 +108,7 @@ class Orchestrator:
         if moment >= self._recover_at:
             self._recover()
             self._recover_at = moment + self._pace.lease / 3
+        self._calibrator.tick()  # before all workers have runs
         self._start()
         self._collect(self._pace.poll)
         self._heed_users()
@@ -114,8 +116,6 @@ class Orchestrator:
             self._renew()
             self._renew_at = time.monotonic() + self._pace.lease / 3
         self._advancer.scan()
-        if not self._calibrated:
-            self._calibrate()
 
     def close(self) -> None:
         """Ends cleanly: runs go back to the queue with a checkpoint, or train on where workers outlive us."""
@@ -163,6 +163,8 @@ class Orchestrator:
                 return
             self._waiting = [self._hold(claim) for claim in claims]
             self._launch_waiting()
+            if self._calibrator.want(claims[0].spec):
+                return  # one worker is to be timed
 
     def _claim(self) -> list[Claim]:
         """The oldest queued run, with others of its shape where training them together pays."""
@@ -236,7 +238,8 @@ class Orchestrator:
             return
         if outcome.status in ("finished", "diverged"):
             state = RunState(outcome.status)
-            queue.finish(session, run_id, attempt, state, outcome.loss, outcome.seconds, outcome.reason)
+            seconds, reason, ran = outcome.seconds, outcome.reason, outcome.ran
+            queue.finish(session, run_id, attempt, state, outcome.loss, seconds, reason, ran=ran)
         elif outcome.hopeless:
             queue.finish(
                 session,
@@ -247,11 +250,13 @@ class Orchestrator:
                 outcome.seconds,
                 outcome.reason,
                 outcome.out_of_memory,
+                outcome.ran,
             )
         else:
             failed = outcome.status == "failed"
             reason = held.why_stopped or outcome.reason or "stopped"
-            queue.release(session, run_id, attempt, reason, failed, outcome.seconds, outcome.out_of_memory)
+            seconds, large = outcome.seconds, outcome.out_of_memory
+            queue.release(session, run_id, attempt, reason, failed, seconds, large, outcome.ran)
 
     def _settle(self, held: Held, delivery: Delivery) -> None:
         """Lets the worker go of what is stored."""
@@ -376,18 +381,3 @@ class Orchestrator:
             log.info("%s trains on under this orchestrator; its worker is %s", held.name, orphan.worker)
         else:
             self._put_back(held, "its orchestrator and its worker are gone")
-
-    def _calibrate(self) -> None:
-        """Times small trainings once a device, so that the first sweep's plan knows seconds."""
-        device = self._pool.device()
-        if device is None:
-            return
-        if service.calibrated(self._sessions, device):
-            self._calibrated = True
-            return
-        found = self._pool.calibrate()
-        if found is not None:
-            self._calibrated = True
-            if found.timings:
-                service.record_timings(self._sessions, found.device, found.timings)
-                log.info("timed %d small trainings on %s", len(found.timings), found.device)

@@ -15,7 +15,7 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from sweeps.spec import Resources
-from workers.executor import Attempt, Calibration, Delivery, Unplaceable
+from workers.executor import Attempt, Calibration, Delivery, Device, Unplaceable
 from workers.host import Host
 from workers.job import Job, Outcome
 from workers.slot import Slot
@@ -54,8 +54,9 @@ class RayPool:
         self._external = address is not None
         self._numbers = itertools.count(1)
         self._slots: list[Slot] = []
-        self._device: str | None = None
+        self._devices: dict[Resources, Device] = {}
         self._calibration: Calibration | None = None
+        self._timing = ""  # the kind of proxy that is calibrated
         self._news: list[Delivery] = []
         self._nodes: list[dict[str, float]] = []
         self._nodes_at = -1.0
@@ -178,19 +179,23 @@ class RayPool:
         slot.acknowledged[run_id, attempt] = 0
         return True
 
-    def device(self) -> str | None:
-        """What the worker trains on that started first."""
-        return self._device
+    def device(self, resources: Resources) -> Device | None:
+        """What the worker with these resources trains on that started first."""
+        return self._devices.get(resources)
 
-    def calibrate(self) -> Calibration | None:
+    def calibrate(self, resources: Resources, kind: str) -> Calibration | None:
         """Occupies a warm worker with the timing of small trainings; None until they are done."""
-        if self._calibration is None and not any(slot.busy for slot in self._slots):
+        found = self._calibration
+        if found is not None:
+            self._calibration = None
+            return found if found.kind == kind else None
+        if not any(slot.busy for slot in self._slots):
             for slot in self._slots:
-                if slot.idle and slot.ready and slot.ref is None:
-                    slot.busy = True
-                    slot.ask("calibrate", slot.actor.calibrate.remote())
+                if slot.idle and slot.ready and slot.ref is None and slot.resources == resources:
+                    slot.busy, self._timing = True, kind
+                    slot.ask("calibrate", slot.actor.calibrate.remote(kind))
                     break
-        return self._calibration
+        return None
 
     def close(self) -> None:
         """Ends every worker, on a cluster only those that do not train, and leaves Ray."""
@@ -286,13 +291,13 @@ class RayPool:
                 self._lose(slot, _plain(error))
                 return
             log.warning("nothing was timed: %s", _plain(error))
-            answer = Calibration("unknown", [])
+            answer = Calibration("unknown", self._timing, [])
         except RayError as error:
             self._lose(slot, _plain(error), out_of_memory=isinstance(error, OutOfMemoryError))
             return
         if call == "prepare":
             slot.ready = True
-            self._device = self._device or answer
+            self._devices.setdefault(slot.resources, answer)
         elif call == "calibrate":
             self._calibration, slot.busy = answer, False
         elif call == "launch":

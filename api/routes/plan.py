@@ -20,9 +20,10 @@ router = APIRouter(prefix="/v1", tags=["sweeps"])
 def plan(spec: SpecBody, store: Store) -> Plan:
     """Runs, FLOPs, device seconds and memory of a sweep; nothing is started or stored.
 
-    Seconds come from calibrations and past runs, and are null before there are any.
+    Seconds come from calibrations and past runs, each run as if it trained alone, and are null before there
+    are any.
     """
-    return sweeps.plan.plan(spec, service.seconds_model(store))
+    return sweeps.plan.plan(spec, service.seconds_model(store, spec))
 
 
 @router.post("/ladder")
@@ -35,4 +36,4 @@ def ladder(
 
     Beside it stands what the strategy `informative` would spend for intervals as narrow.
     """
-    return plan_ladder(spec, ladder, service.seconds_model(store))
+    return plan_ladder(spec, ladder, service.seconds_model(store, spec))

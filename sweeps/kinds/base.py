@@ -94,6 +94,7 @@ class Counts:
         embedding, body, head: parameters by group.
         table: of them in a look-up table, which is in no matrix product.
         tokens: of one example.
+        layers: that follow one another.
         forward: FLOPs of every matrix product of the forward pass, by token.
         kept: numbers that autograd keeps for the backward pass, by token.
         peaks: moments of the backward pass that may need most memory: gradients of parameters that are there
@@ -105,6 +106,7 @@ class Counts:
     head: Array
     table: Array | float
     tokens: Array | float
+    layers: Array
     forward: Array
     kept: Array
     peaks: Sequence[tuple[Array | float, Array]]
@@ -139,6 +141,7 @@ def costs(counts: Counts, columns: Columns) -> dict[str, Array]:
         "flops_6nd": 6.0 * total * seen,
         "activations": activations,
         "memory": BYTES * (KEPT_COPIES * total + backward),
+        "layers": counts.layers,
     }
 
 

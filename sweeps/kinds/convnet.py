@@ -52,6 +52,7 @@ def count(columns: Columns, _: Proxy, source: Source) -> Counts:
         head=head,
         table=0.0,
         tokens=1.0,
+        layers=STAGES * d,
         forward=sum((one.forward for one in stages), 2 * (stem * r**2 + head)),
         kept=kept,
         peaks=peaks,

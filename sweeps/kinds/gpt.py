@@ -36,6 +36,7 @@ def count(columns: Columns, proxy: Proxy, source: Source) -> Counts:
         head=head,
         table=table,
         tokens=s,
+        layers=l,
         forward=2 * (body + head) + 4 * l * s * d,
         kept=kept,
         peaks=[(0.0, kept + 2 * vocabulary)],

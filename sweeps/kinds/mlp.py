@@ -33,6 +33,7 @@ def count(columns: Columns, _: Proxy, source: Source) -> Counts:
         head=head,
         table=0.0,
         tokens=1.0,
+        layers=l,
         forward=2 * (first + hidden + last),
         kept=kept,
         peaks=[(0.0, kept + 2 * outputs), (head, kept - outputs + 2 * w), (body + head, 3 * w)],

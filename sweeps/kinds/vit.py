@@ -44,6 +44,7 @@ def count(columns: Columns, proxy: Proxy, source: Source) -> Counts:
         head=head,
         table=0.0,
         tokens=1.0,
+        layers=l,
         forward=patches * (2 * (embedding + body) + 4 * l * patches * d) + 2 * head,
         kept=kept,
         peaks=[(0.0, kept + 2 * outputs), (head, blocks + 5 * d * patches), (body + head, 6 * d * patches)],

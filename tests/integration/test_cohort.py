@@ -15,7 +15,7 @@ from sweeps.runs import Point
 from sweeps.spec import parse
 from workers import cohort, train
 from workers.cohort import Cohort
-from workers.engines import tracing
+from workers.engines import stacked
 from workers.job import Job, Outcome, Verdict
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
@@ -177,7 +177,7 @@ def test_what_cannot_be_traced_is_stacked_all_the_same(
     def refuse(_function: Any) -> Any:
         raise RuntimeError("data-dependent")
 
-    monkeypatch.setattr(tracing, "make_fx", refuse)
+    monkeypatch.setattr(stacked, "make_fx", refuse)
     plain = together(jobs)
     assert "not traced, stacks as it is: data-dependent" in caplog.text
     assert [plain.curve(run) for run in range(4)] == [traced.curve(run) for run in range(4)]

@@ -41,9 +41,14 @@ class Plan:
     def rates(self) -> Tensor:
         """Learning rate of every step and member, 0 after a member's last: (steps, members), on the CPU."""
         table = torch.zeros(max(self.steps), len(self.configs), dtype=torch.float64)
+        shares = {
+            steps: torch.tensor(
+                [rate(self.trainer, step, steps) for step in range(steps)], dtype=torch.float64
+            )
+            for steps in set(self.steps)
+        }
         for member, (config, steps) in enumerate(zip(self.configs, self.steps, strict=True)):
-            shares = [rate(self.trainer, step, steps) for step in range(steps)]
-            table[:steps, member] = float(config["lr"]) * torch.tensor(shares, dtype=torch.float64)
+            table[:steps, member] = float(config["lr"]) * shares[steps]
         return table
 
     def betas(self, member: int) -> tuple[float, float]:

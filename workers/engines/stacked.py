@@ -1,23 +1,32 @@
 """Members of equal shape as one stacked model: every operation does the work of all of them.
 
-The step of one member, gradients included, is written for a plain module; ``vmap`` makes it that of all.
+The step of one member, gradients included, is written for a plain module; ``vmap`` makes it that of all, and
+tracing it once leaves straight-line code: most of the time of small models would go into dispatching.
 All weights of a member lie in one row, so that clipping and the optimiser take a handful of operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
+from torch.func import functional_call, functionalize, grad_and_value, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from workers.engines.base import Plan, State
-from workers.engines.tracing import Gradients, Weights, traced
+from workers.engines.tidy import tidy
 from workers.engines.updates import Update, make_update
-from workers.objective import stackable_loss, wrong
+from workers.objective import mean_loss_by_gather, wrong
+
+logger = logging.getLogger(__name__)
+
+Weights: TypeAlias = dict[str, Tensor]
+Gradients: TypeAlias = Callable[[Weights, Tensor, Tensor], tuple[Weights, Tensor]]
 
 
 class Stacked:
@@ -30,11 +39,19 @@ class Stacked:
 
     def __init__(self, plan: Plan, models: Sequence[nn.Module]) -> None:
         self._plan = plan
-        self._shapes = {name: weight.shape for name, weight in models[0].named_parameters()}
+        order = {rule: place for place, rule in enumerate(dict.fromkeys(plan.rules.values()))}
+        self._shapes = {  # in a row weights of one rule lie side by side
+            name: weight.shape
+            for name, weight in sorted(
+                models[0].named_parameters(), key=lambda one: order[plan.rules[one[0]]]
+            )
+        }
         self._skeleton = deepcopy(models[0]).to("meta")
         self._buffers = {name: buffer.to(plan.device) for name, buffer in models[0].named_buffers()}
-        rows = [torch.cat([w.detach().flatten() for w in model.parameters()]) for model in models]
+        named = [dict(model.named_parameters()) for model in models]
+        rows = [torch.cat([one[name].detach().flatten() for name in self._shapes]) for one in named]
         self._flat = torch.stack(rows).to(plan.device)
+        self._slope = torch.empty_like(self._flat)
         self._update: Update = make_update(plan, self._shapes)
         self._gradients: Gradients | None = None
         self._shape: tuple[torch.Size, torch.Size] | None = None
@@ -44,13 +61,15 @@ class Stacked:
         """One optimiser step of every member, see ``Engine``."""
         weights = self._weights()
         if self._gradients is None or self._shape != (inputs.shape, targets.shape):
-            all_at_once = vmap(grad_and_value(lambda own, x, y: self._loss(own, x, y)))
+            all_at_once = vmap(grad_and_value(lambda own, x, y: self._measures(own, x, y)[0]))
             self._gradients = traced(all_at_once, weights, inputs, targets)
             self._shape = inputs.shape, targets.shape
         with torch.no_grad():
             gradients, losses = self._gradients(weights, inputs, targets)
-            flat = torch.cat([gradients[name].flatten(1) for name in self._shapes], dim=1)
-            self.norms = self._update(step, self._flat, flat)
+            parts = [gradients.pop(name).flatten(1) for name in self._shapes]
+            torch.cat(parts, dim=1, out=self._slope)
+            del parts
+            self.norms = self._update(step, self._flat, self._slope)
         return losses.detach()
 
     def evaluate(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,6 +96,7 @@ class Stacked:
         """Goes on with some of the members only."""
         rows = torch.tensor(members, device=self._flat.device)
         self._flat = self._flat[rows]
+        self._slope = torch.empty_like(self._flat)
         self._update.keep(rows)
         self._gradients = None
         self.norms = self.norms[rows]
@@ -89,21 +109,12 @@ class Stacked:
             buffer.copy_(self._buffers[name])
         return model
 
-    def _loss(self, weights: Weights, inputs: Tensor, targets: Tensor) -> Tensor:
-        with self._plan.precision():
-            return stackable_loss(self._plan.task, self._outputs(weights, inputs), targets)
-
     def _measures(self, weights: Weights, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         task = self._plan.task
-        with self._plan.precision():
-            outputs = self._outputs(weights, inputs)
-            return stackable_loss(task, outputs, targets), wrong(task, outputs, targets)
-
-    def _outputs(self, weights: Weights, inputs: Tensor) -> Tensor:
         # Fused attention has no rule for a further axis; this form has.
-        with sdpa_kernel(SDPBackend.MATH):
-            outputs: Tensor = functional_call(self._skeleton, {**weights, **self._buffers}, (inputs,))
-        return outputs
+        with self._plan.precision(), sdpa_kernel(SDPBackend.MATH):
+            outputs = functional_call(self._skeleton, {**weights, **self._buffers}, (inputs,))
+            return mean_loss_by_gather(task, outputs, targets), wrong(task, outputs, targets)
 
     def _weights(self) -> Weights:
         return self._split(self._flat)
@@ -115,3 +126,13 @@ class Stacked:
             name: part.view(*flat.shape[:-1], *shape)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
+
+
+def traced(function: Gradients, weights: Weights, inputs: Tensor, targets: Tensor) -> Gradients:
+    """The same function as straight-line code, or as it is where it cannot be traced."""
+    try:
+        graph: Gradients = tidy(make_fx(functionalize(function))(weights, inputs, targets))
+    except Exception as error:
+        logger.warning("not traced, stacks as it is: %s", " ".join(str(error).split())[:500])
+        return function
+    return graph

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from workers.engines.base import Plan
 from workers.optimizer import EPSILON, MOMENTUM
+from workers.parametrisation import Rule
+
+FUSED_FROM = 1024  # weights a call of the fused kernel; with fewer, calls take longer than passes they save
 
 
 class Update(Protocol):
@@ -40,7 +43,23 @@ def make_update(plan: Plan, shapes: Mapping[str, torch.Size]) -> Update:
     Args:
         shapes: of the parameters, in the order in which a row holds them.
     """
-    return AdamW(plan, shapes) if plan.trainer.optimizer == "adamw" else SGD(plan, shapes)
+    if plan.trainer.optimizer != "adamw":
+        return SGD(plan, shapes)
+    weights, rules = sum(shape.numel() for shape in shapes.values()), len(spans(plan, shapes))
+    by_row = plan.device.type == "cpu" and weights >= FUSED_FROM * rules
+    return FusedAdamW(plan, shapes) if by_row else AdamW(plan, shapes)
+
+
+def spans(plan: Plan, shapes: Mapping[str, torch.Size]) -> list[tuple[Rule, int, int]]:
+    """Parts of a row whose weights follow one rule, from where to before where."""
+    found: list[tuple[Rule, int, int]] = []
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + shape.numel()
+        if found and found[-1][0] == plan.rules[name]:
+            begin = found.pop()[1]
+        found.append((plan.rules[name], begin, end))
+    return found
 
 
 class _Base:
@@ -97,9 +116,9 @@ class AdamW(_Base):
         mean, square = self.moments["exp_avg"], self.moments["exp_avg_sq"]
         weights.mul_(1.0 - rate * self._asked * self._decay)
         mean.lerp_(gradients, 1.0 - self._beta1)
-        square.mul_(self._beta2).addcmul_(gradients, gradients * (1.0 - self._beta2))
+        square.lerp_(gradients.square_(), 1.0 - self._beta2)
         scale = (1.0 - self._beta2**self.steps).sqrt_()
-        size = square.sqrt().div_(scale).add_(EPSILON)
+        size = torch.sqrt(square, out=gradients).div_(scale).add_(EPSILON)
         weights.addcdiv_(mean * (rate / (1.0 - self._beta1**self.steps)), size, value=-1.0)
         return norms
 
@@ -107,6 +126,69 @@ class AdamW(_Base):
         """Goes on with some of the members."""
         super().keep(rows)
         self._beta2 = self._beta2[rows]
+
+
+class FusedAdamW(AdamW):
+    """The same by PyTorch's kernel, a call for each row and rule: one pass over the memory instead of ten."""
+
+    def __init__(self, plan: Plan, shapes: Mapping[str, torch.Size]) -> None:
+        super().__init__(plan, shapes)
+        self._spans = spans(plan, shapes)
+        self._step = torch.zeros(())
+        self._limit = plan.trainer.clip
+        self._alone = [
+            (plan.betas(member)[1], float(config["weight_decay"]))
+            for member, config in enumerate(plan.configs)
+        ]
+        self._members = list(range(len(plan.configs)))
+        self._table = plan.rates().tolist()
+        self._of: tuple[Tensor, ...] = ()
+        self._cut: list[tuple[int, Rule, list[list[Tensor]]]] = []
+
+    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(gradients, dim=1)
+        divisors = ((norms + 1e-6) / self._limit).clamp_(min=1.0)
+        self.steps += 1
+        self._step.fill_(float(self.steps))
+        rates, divisor_of = self._table[step], divisors.unbind()
+        for row, rule, parts in self._parts(weights, gradients):
+            beta2, decay = self._alone[row]
+            torch._fused_adamw_(
+                parts[0],
+                parts[1],
+                parts[2],
+                parts[3],
+                [],
+                [self._step],
+                lr=rates[self._members[row]] * rule.rate,
+                beta1=self._beta1,
+                beta2=beta2,
+                weight_decay=decay * rule.decay,
+                eps=EPSILON,
+                amsgrad=False,
+                maximize=False,
+                grad_scale=divisor_of[row],
+            )
+        before: Tensor = norms
+        return before
+
+    def _parts(self, weights: Tensor, gradients: Tensor) -> list[tuple[int, Rule, list[list[Tensor]]]]:
+        """Views of what each call takes; cut once as long as the tensors stay the same."""
+        of = (weights, gradients, *self.moments.values())
+        if len(self._of) != len(of) or any(one is not other for one, other in zip(of, self._of, strict=True)):
+            self._of = of
+            self._cut = [
+                (row, rule, [[one[row, begin:end]] for one in of])
+                for row in range(len(weights))
+                for rule, begin, end in self._spans
+            ]
+        return self._cut
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with some of the members."""
+        super().keep(rows)
+        self._alone = [self._alone[row] for row in rows.tolist()]
+        self._members = [self._members[row] for row in rows.tolist()]
 
 
 class SGD(_Base):

@@ -1,0 +1,119 @@
+"""The training loop against a bare one: same model, data, optimiser, clipping and precision.
+
+    python benchmarks/loop.py [--rounds 7] [--seconds 1]
+
+The bare loop is what one writes by hand: draw places, take examples, forward, backward, clip, fused AdamW, with
+a fixed learning rate and nothing read back. Both take turns in one thread. Asked for: at most 5 % more time a
+step from 100,000 parameters on, told as the ratio of the quickest rounds and of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from torch import nn
+
+from sweeps.data import SOURCES
+from sweeps.runs import Point
+from sweeps.spec import Resources
+from workers import proxies
+from workers.calibrate import Shape, make_spec, shape_config
+from workers.cohort import Cohort
+from workers.job import Job, Outcome, Verdict
+from workers.objective import mean_loss
+
+SHAPES = {
+    "mlp": (Shape(256, 3, 64), Shape(512, 3, 128)),
+    "convnet": (Shape(16, 1, 32),),
+    "vit": (Shape(64, 3, 32),),
+    "gpt": (Shape(64, 2, 8), Shape(96, 4, 16)),
+}
+
+
+class Silent:
+    """Hears everything and says nothing."""
+
+    def points(self, _run: int, _points: list[Point]) -> Verdict:
+        return Verdict.CONTINUE
+
+    def ended(self, _run: int, outcome: Outcome) -> None:
+        assert outcome.status == "finished", outcome
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{'kind':>8} {'params':>8} {'bare ms':>8} {'ours ms':>8} {'quickest':>9} {'median':>7}")
+    for kind, shapes in SHAPES.items():
+        for shape in shapes:
+            compare(kind, shape, given.rounds, given.seconds)
+
+
+def compare(kind: str, shape: Shape, rounds: int, seconds: float) -> None:
+    spec = make_spec(Resources(), kind, (shape,))
+    spec = replace(spec, trainer=replace(spec.trainer, evaluations=1, eval_tokens=64))
+    config, source = shape_config(spec, shape), SOURCES[spec.proxy.dataset]
+    seen = spec.cost(config).tokens_seen / spec.cost(config).steps
+    with TemporaryDirectory() as folder:
+        job = Job(0, 0, spec, source, config, str(Path(folder) / "run.pt"), 1e9, None)
+        step = bare(Cohort([job]), shape.batch)
+        for _ in range(3):
+            step()
+        began = time.perf_counter()
+        for _ in range(5):
+            step()
+        steps = max(10, int(seconds * 5 / (time.perf_counter() - began)))
+        job = replace(job, config=config | {"tokens": steps * seen})
+        took = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            for _ in range(steps):
+                step()
+            middle = time.perf_counter()
+            cohort = Cohort([job])
+            ready = time.perf_counter()
+            cohort.run(Silent())
+            took.append((middle - began, time.perf_counter() - ready))
+    alone, ours = 1e3 * np.array(took).T / steps
+    print(
+        f"{kind:>8} {int(spec.cost(config).params_total):8} {alone.min():8.3f} {ours.min():8.3f} "
+        f"{ours.min() / alone.min():9.3f} {np.median(ours / alone):7.3f}",
+        flush=True,
+    )
+
+
+def bare(cohort: Cohort, batch: int) -> Callable[[], None]:
+    """A step of the loop that one writes by hand, on the examples of a cohort."""
+    job, examples = cohort.members[0].job, cohort.examples
+    member, spec = cohort.members[0], job.spec
+    model = proxies.build(member.config, spec.proxy, job.source, torch.Generator().manual_seed(0))
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1, fused=True
+    )
+    places = min(examples.places["train"], 1 << 30)
+
+    def step() -> None:
+        inputs, targets = examples.take("train", torch.randint(0, places, (batch,)))
+        loss = mean_loss(job.source.task, model(inputs), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), spec.trainer.clip)
+        optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
