@@ -105,7 +105,7 @@ class Cohort:
             trainer=self._spec.trainer,
             configs=[member.config for member in self.members],
             steps=[member.steps for member in self.members],
-            rules=rules(models[0]),
+            rules=rules(models[0], config, self._spec.proxy, self._spec.trainer.optimizer),
             device=self._device,
         )
         self.engine = make_engine(plan, models)
