@@ -185,7 +185,7 @@ def test_the_first_loss_is_that_of_guessing(shape: Shape) -> None:
 @settings(max_examples=30)
 @given(ANY)
 def test_roles_say_which_sides_of_a_weight_grow(shape: Shape) -> None:
-    """Twice the width doubles the fan-in of hidden and output weights and of no others; groups keep theirs."""
+    """Twice the width doubles the fan-in of hidden and output weights and of no others, groups not."""
     config, proxy, source = shape
     wider = (config | {"width": 2 * config["width"]}, proxy, source)
     small, large = roles(built(shape)), roles(built(wider))

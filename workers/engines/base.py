@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sweeps.data import Task
 from sweeps.spec import Config, Trainer
 from workers.optimizer import BETA1, rate
-from workers.parametrisation import Rule
+from workers.parametrisation import Rule, batch_factor
 
 State: TypeAlias = dict[str, Any]  # one member's weights and what its optimiser knows of each, by name
 
@@ -43,7 +43,8 @@ class Plan:
         table = torch.zeros(max(self.steps), len(self.configs), dtype=torch.float64)
         for member, (config, steps) in enumerate(zip(self.configs, self.steps, strict=True)):
             shares = [rate(self.trainer, step, steps) for step in range(steps)]
-            table[:steps, member] = float(config["lr"]) * torch.tensor(shares, dtype=torch.float64)
+            peak = float(config["lr"]) * batch_factor(self.trainer, float(config["batch"]))
+            table[:steps, member] = peak * torch.tensor(shares, dtype=torch.float64)
         return table
 
     def betas(self, member: int) -> tuple[float, float]:
