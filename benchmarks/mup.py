@@ -1,6 +1,6 @@
 """How far the best learning rate moves with the width, standard and under maximal update.
 
-    python benchmarks/mup.py [--kind mlp] [--dataset glyphs] [--widths 32,64,128,256,512] [--seeds 3]
+    python benchmarks/mup.py [--kind mlp] [--dataset glyphs] [--widths 32,64,128,256,512] [--seeds 4]
 
 Adam without weight decay, all rates and seeds of a width as one stacked cohort; both parametrisations are one
 at the smallest width. The best rate is the lowest point of a parabola in ln rate through the median over
@@ -26,7 +26,7 @@ from workers.train import train
 BESIDE = 2  # points of the grid on each side of the best that the parabola goes through
 ASKED = 1.5, 3.0  # under mup at most, under standard at least
 SHAPES = {
-    "mlp": {"depth": 3},
+    "mlp": {"depth": 3, "resolution": 8},
     "convnet": {"depth": 1},
     "vit": {"depth": 2},
     "gpt": {"depth": 2, "resolution": 32},
@@ -73,6 +73,9 @@ def best_rate(rates: np.ndarray, loss: np.ndarray) -> float:
 
     Args:
         loss: of each rate, (rates).
+
+    Returns:
+        It; the best rate itself where that is an end of the grid.
     """
     best = int(np.argmin(loss))
     near = slice(max(0, best - BESIDE), best + BESIDE + 1)
@@ -80,7 +83,7 @@ def best_rate(rates: np.ndarray, loss: np.ndarray) -> float:
     kept = np.isfinite(y)
     bend, slope, _ = np.polyfit(x[kept] - x.mean(), y[kept], 2)
     if best in (0, len(rates) - 1) or bend <= 0:
-        raise ValueError("the best rate is at an end of the grid: widen it")
+        return float(rates[best])
     return float(np.exp(np.clip(x.mean() - slope / (2 * bend), x[0], x[-1])))
 
 
@@ -89,17 +92,17 @@ def main() -> None:
     parser.add_argument("--kind", default="mlp", choices=[*SHAPES])
     parser.add_argument("--dataset", default="glyphs", choices=[*SOURCES])
     parser.add_argument("--widths", default="32,64,128,256,512")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--lowest", type=float, default=2.0**-11)
-    parser.add_argument("--highest", type=float, default=2.0**-5)
+    parser.add_argument("--highest", type=float, default=2.0**-5.5)
     parser.add_argument("--depth", type=int)
     parser.add_argument("--show", action="store_true", help="print the whole grid")
     asked = parser.parse_args()
     widths = [int(width) for width in asked.widths.split(",")]
     shape = SHAPES[asked.kind] | ({"depth": asked.depth} if asked.depth else {})
-    tokens = asked.steps * asked.batch * shape.get("resolution", 1)
+    tokens = asked.steps * asked.batch * (shape["resolution"] if asked.kind == "gpt" else 1)
     spec = parse(
         {
             "name": "best rate by width",
@@ -129,6 +132,8 @@ def main() -> None:
             table = losses(spec, {"width": float(width), "mup": float(mup)}, rates, asked.seeds)
             middle = np.median(table, axis=1)
             found.append(best_rate(rates, middle))
+            if found[-1] in (rates[0], rates[-1]):
+                raise SystemExit(f"the best rate at width {width} is at an end of the grid: widen it")
             own = [best_rate(rates, one) for one in table.T]
             spread = f"{min(own):.5f} to {max(own):.5f}"
             took = time.monotonic() - begun
