@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from api import allocate, compare, curves, fits, ladder, render, replay, shapes
+from api import allocate, check, compare, curves, fits, ladder, render, replay, shapes
 from api.arguments import UsageError, numbers, pairs, read_spec
 from api.client import Client
 from api.terminal import Json, Options, Sweep, print_json, show_found
@@ -331,6 +331,7 @@ app.command("compare")(compare.command)
 app.command("allocate")(allocate.command)
 app.command("shapes")(shapes.command)
 app.command("ladder")(ladder.command)
+app.add_typer(check.app, name="check")
 app.command("replay")(replay.command)
 
 

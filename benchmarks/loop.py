@@ -2,9 +2,9 @@
 
     python benchmarks/loop.py [--rounds 7] [--seconds 1]
 
-The bare loop is what one writes by hand: draw places, take examples, forward, backward, clip, fused AdamW, with
-a fixed learning rate and nothing read back. Both take turns in one thread. Asked for: at most 5 % more time a
-step from 100,000 parameters on, told as the ratio of the quickest rounds and of the medians.
+The bare loop is what one writes by hand: draw places, take examples, forward, backward, clip, fused AdamW,
+with a fixed learning rate and nothing read back. Both take turns in one thread. Asked for: at most 5 % more
+time a step from 100,000 parameters on, told as the ratio of the quickest rounds and of the medians.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Does a law fitted to real trainings find an exponent that is known? Perceptrons on the data set ``teacher``.
+"""Does a law fitted to real trainings find a known exponent? Perceptrons on the data set ``teacher``.
 
     python benchmarks/teacher.py [--tokens 2e5] [--seeds 3]
 
-A network with w units behind its inputs leaves about (4 w + 1)^-a of the teacher's variance, whatever it does
-(docs/data.md); a is 0.5. Widths from 4 to 64 are trained, the rates and seeds of each as one stacked model, the
-best rate of each width and seed is a run, and the laws of parameters are fitted to them. Printed: the
-exponent with its 90 % interval beside the known one, with and without a
-floor (there is none: the teacher has no noise).
+A network with w units behind its inputs leaves about (4 w + 1)^-a of the teacher's variance, whatever it
+does (docs/data.md); a is 0.5. Widths from 4 to 64 are trained, the rates and seeds of each as one stacked
+model, the best rate of each width and seed is a run, and the laws of parameters are fitted to them.
+Printed: the exponent with its 90 % interval beside the known one, with and without a floor (there is none:
+the teacher has no noise).
 """
 
 from __future__ import annotations

@@ -23,13 +23,13 @@ class Line:
     Args:
         name: whose it is.
         x, y: (n,) each.
-        worst: (n,) that it reaches at its worst.
+        worst: (n,) that it reaches at its worst; None where it has none.
     """
 
     name: str
     x: Array
     y: Array
-    worst: Array
+    worst: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,15 @@ def panels_png(panels: Sequence[Panel], title: str, x: str) -> bytes:
         for line in panel.lines:
             color = colors[line.name]
             axes.plot(line.x, line.y, color=color, marker="o", ms=4, label=line.name)
-            axes.plot(line.x, line.worst, color=color, lw=0.8, ls=":")
+            if line.worst is not None:
+                axes.plot(line.x, line.worst, color=color, lw=0.8, ls=":")
         axes.set(xscale="log", yscale="log" if panel.log else "linear", xlabel=x, ylabel=panel.title)
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.yaxis.set_minor_formatter(ScalarFormatter())
-        axes.legend(fontsize=8, title="mean; dotted: worst", title_fontsize=8)
+        dotted = any(line.worst is not None for line in panel.lines)
+        axes.legend(fontsize=8, title="mean; dotted: worst" if dotted else None, title_fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
@@ -80,6 +82,8 @@ def panels_html(panels: Sequence[Panel], title: str, x: str) -> str:
             same = {"x": line.x, "legendgroup": line.name}
             mean = {"mode": "lines+markers", "line": {"color": color}, "name": line.name, "showlegend": fresh}
             figure.add_trace(go.Scatter(y=line.y, **same, **mean), row=1, col=col)
+            if line.worst is None:
+                continue
             worst = {
                 "mode": "lines",
                 "line": {"color": color, "width": 1, "dash": "dot"},

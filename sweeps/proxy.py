@@ -35,6 +35,7 @@ class Proxy:
         entry: of the kind ``own`` a training function, package.module:function, or a module that is run as a
             script; of ``module`` a function that builds a network. The operator's settings must allow it.
         cost: of these kinds, expressions of the axes: ``params``, and ``flops`` (6*params*tokens).
+        base_width, base_depth: where the two parametrisations of the axis ``mup`` are one.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -47,3 +48,5 @@ class Proxy:
     ] = None
     entry: Annotated[str | None, Field(max_length=200, exclude_if=lambda given: given is None)] = None
     cost: Annotated[dict[str, str] | None, Field(exclude_if=lambda given: given is None)] = None
+    base_width: Annotated[int, Field(ge=1, exclude_if=lambda given: given == 64)] = 64
+    base_depth: Annotated[int, Field(ge=1, exclude_if=lambda given: given == 2)] = 2

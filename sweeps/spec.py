@@ -155,6 +155,11 @@ class Trainer:
         silence: seconds without a report after which a trainer of one's own counts as hung.
         execution: ``compiled`` runs the model through torch.compile, with CUDA graphs on a GPU.
         kernels: ``deterministic`` gives the same numbers bit for bit on a GPU too, at its price.
+        batch_rule: how the learning rate follows the batch: in proportion (SGD), by the square root (Adam:
+            Granziol et al. 2020, arXiv 2006.09092), or not at all.
+        base_batch: at which the rate is the one asked for.
+        diagnostics: reported at every evaluation: ``sharpness``, the largest eigenvalue of the training
+            loss's Hessian, and ``singular_value``, the mean largest singular value of hidden matrices.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -174,6 +179,13 @@ class Trainer:
     kernels: Annotated[Literal["fast", "deterministic"], Field(exclude_if=lambda given: given == "fast")] = (
         "fast"
     )
+    batch_rule: Annotated[
+        Literal["none", "linear", "sqrt"], Field(exclude_if=lambda given: given == "none")
+    ] = "none"
+    base_batch: Annotated[int, Field(ge=1, exclude_if=lambda given: given == 16)] = 16
+    diagnostics: Annotated[
+        tuple[Literal["sharpness", "singular_value"], ...], Field(exclude_if=lambda given: not given)
+    ] = ()
 
 
 @dataclass(frozen=True)
@@ -330,6 +342,11 @@ def warnings(spec: SweepSpec) -> list[str]:
         )
     if spec.laws.transfer == "mup" and spec.trainer.optimizer == "sgd":
         found.append("laws.transfer: mup is a rule for AdamW; with sgd its slopes do not hold, take none")
+    if spec.laws.transfer == "mup" and "mup" in spec.space and 1.0 in spec.space["mup"].values:
+        found.append(
+            "laws.transfer: mup expects the best rate to fall with the width, which runs with mup = 1 "
+            "already see to; take none"
+        )
     return found
 
 

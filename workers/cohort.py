@@ -18,10 +18,10 @@ from torch import Tensor
 from sweeps.cost import Cost
 from sweeps.runs import Point, Ran
 from sweeps.spec import Config, to_dict
-from workers import checkpoint, device, proxies
+from workers import checkpoint, device, diagnostics, proxies
 from workers.checkpoint import Progress
 from workers.datasets import load
-from workers.datasets.base import Examples, Subset
+from workers.datasets.base import Examples, Subset, spread
 from workers.datasets.prefetch import Batch, Prefetch
 from workers.engines import Plan, make_engine
 from workers.job import Job, Listener, Outcome, Status, Verdict
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 REPORT_SECONDS = 1.0  # a stop is noticed within this
 READ_STEPS = 16  # losses are read from the device this often
 FIRST_EVALUATION = 1 / 32  # of the steps, where the first of several evaluations lies
+DIAGNOSED = 64  # training examples whose loss has the sharpness that is reported, the same for all runs
 SEQUENCES = frozenset({"tokens"})  # tasks whose examples are many tokens each
 
 
@@ -108,7 +109,7 @@ class Cohort:
             trainer=self._spec.trainer,
             configs=[member.config for member in self.members],
             steps=[member.steps for member in self.members],
-            rules=rules(models[0]),
+            rules=rules(models[0], config, self._spec.proxy, self._spec.trainer.optimizer),
             device=self._device,
         )
         self.engine = make_engine(plan, models)
@@ -296,7 +297,7 @@ class Cohort:
                 "tokens_per_second": done * member.cost.tokens_seen / member.cost.steps / elapsed,
                 "flop_utilisation": flops / peak,
                 "spikes": float(member.progress.vigil.spikes),
-            }
+            } | self._diagnose(row)
             first, now = len(member.progress.points) + 1, time.time()
             points = [
                 Point(seq, self.step, member.tokens, metric, value, now)
@@ -308,6 +309,21 @@ class Cohort:
         for member in due:
             if member.active and self.step == member.steps:
                 self._finish(member)
+
+    def _diagnose(self, row: int) -> dict[str, float]:
+        """What the trainer asks for beside the losses."""
+        found: dict[str, float] = {}
+        asked = self._spec.trainer.diagnostics
+        if not asked:
+            return found
+        model = self.engine.model(row)
+        if "sharpness" in asked:
+            places = spread(self.examples.places["train"], DIAGNOSED, self._device)
+            batch = self.examples.take("train", places)
+            found["sharpness"] = diagnostics.sharpness(self._source.task, model, *batch)
+        if "singular_value" in asked and (top := diagnostics.top_singular_value(model)) is not None:
+            found["top_singular_value"] = top
+        return found
 
     def _finish(self, member: Member) -> None:
         final = {point.metric: point.value for point in member.progress.points}

@@ -48,8 +48,8 @@ class Ear:
         return [(p.seq, p.metric, p.value) for p in self.got[run_id] if p.metric not in CLOCK]
 
 
-def make(path: Path, kind: str = "mlp", steps: int = 60, **settings: Any) -> list[Job]:
-    """Four runs that differ in rate, decay, initial scale and seed."""
+def make(path: Path, kind: str = "mlp", steps: int = 60, mup: int = 0, **settings: Any) -> list[Job]:
+    """Four runs that differ in rate, decay, initial scale and seed; with mup, of twice the base width."""
     given = dict(KINDS[kind])
     source = SOURCES[given.pop("dataset")]
     batch, window = 8, given.get("resolution", 1) if kind == "gpt" else 1
@@ -57,8 +57,13 @@ def make(path: Path, kind: str = "mlp", steps: int = 60, **settings: Any) -> lis
     spec = parse(
         {
             "name": "cohort",
-            "proxy": {"kind": kind, "dataset": source.name},
-            "space": shape | {"lr": [1e-3, 1e-2]},
+            "proxy": {
+                "kind": kind,
+                "dataset": source.name,
+                "base_width": given["width"] // 2,
+                "base_depth": 2,
+            },
+            "space": shape | {"lr": [1e-3, 1e-2], "mup": mup},
             "targets": [{"at": given | {"tokens": 1e6}}],
             "trainer": {"evaluations": 3, "eval_tokens": 128} | settings,
         }
@@ -91,8 +96,11 @@ def together(jobs: list[Job], stop: Mapping[int, int] | None = None) -> Ear:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_a_stacked_run_has_the_numbers_of_a_single_one(tmp_path: Path, kind: str, optimizer: str) -> None:
-    jobs = make(tmp_path, kind, steps=200, optimizer=optimizer)
+@pytest.mark.parametrize("mup", [0, 1])
+def test_a_stacked_run_has_the_numbers_of_a_single_one(
+    tmp_path: Path, kind: str, optimizer: str, mup: int
+) -> None:
+    jobs = make(tmp_path, kind, steps=200, optimizer=optimizer, mup=mup)
     many, single = together(jobs), alone(jobs)
     for job in jobs:
         assert many.outcomes[job.run_id].status == single.outcomes[job.run_id].status == "finished"
@@ -101,6 +109,29 @@ def test_a_stacked_run_has_the_numbers_of_a_single_one(tmp_path: Path, kind: str
         ):
             if metric in ("val_loss", "train_loss", "lr"):
                 assert value == pytest.approx(expected, rel=1e-4), (seq, metric)
+
+
+def test_the_rate_that_is_used_and_told_follows_the_batch(tmp_path: Path) -> None:
+    """Of a batch of 8 at a base of 2: twice the rate is asked for by the square root."""
+    rule = make(tmp_path, batch_rule="sqrt", base_batch=2)
+    plain = [replace(job, config=job.config | {"lr": 2 * job.config["lr"]}) for job in make(tmp_path)]
+    ruled, doubled = together(rule), together(plain)
+    assert [ruled.curve(run) for run in range(4)] == [doubled.curve(run) for run in range(4)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_diagnostics_are_told_at_every_evaluation_and_change_nothing(tmp_path: Path, kind: str) -> None:
+    asked = make(tmp_path, kind, diagnostics=["sharpness", "singular_value"])[:2]
+    many, single, plain = together(asked), alone(asked), together(make(tmp_path, kind)[:2])
+    own = ("sharpness", "top_singular_value")
+    for run in range(2):
+        found, expected = (
+            {(p.step, p.metric): p.value for p in ear.got[run] if p.metric in own} for ear in (many, single)
+        )
+        assert len(found) == 3 * 2
+        assert found == pytest.approx(expected, rel=1e-2)
+        without = [(metric, value) for _, metric, value in many.curve(run) if metric not in own]
+        assert without == [(metric, value) for _, metric, value in plain.curve(run)]
 
 
 @pytest.mark.parametrize("kind", ["mlp", "vit", "gpt"])

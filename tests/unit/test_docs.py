@@ -137,6 +137,15 @@ def test_a_law_of_ones_own_takes_twenty_lines() -> None:
     assert len(lines) <= 20
 
 
+def test_the_examples_of_the_parametrisation_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "parametrisation.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)
+    assert len(examples) == 2
+    for code, printed in examples:
+        exec(compile(code, "docs/parametrisation.md", "exec"), {})
+        assert capsys.readouterr().out == printed
+
+
 def test_every_warning_is_explained() -> None:
     told = re.findall(r"^\| `([^`]+)` \| \S.* \| \S.* \|$", WARNINGS_PAGE.read_text(), re.MULTILINE)
     assert len(told) == len(set(told))

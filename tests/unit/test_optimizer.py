@@ -32,7 +32,7 @@ def model() -> GPT:
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
 def test_look_up_tables_do_not_decay(name: str) -> None:
     net = model()
-    made = optimizer.make(net, CONFIG, Trainer(optimizer=name), rules(net))  # type: ignore[arg-type]
+    made = optimizer.make(net, CONFIG, Trainer(optimizer=name), rules(net, CONFIG, Proxy(), name))  # type: ignore[arg-type]
     decay = {id(w): group["weight_decay"] for group in made.param_groups for w in group["params"]}
     assert {decay[id(w)] for w in net.parameters() if w is not net.embedding.weight} == {0.2}
     assert decay[id(net.embedding.weight)] == 0.0
@@ -41,7 +41,7 @@ def test_look_up_tables_do_not_decay(name: str) -> None:
 
 def test_adamw_takes_beta2_and_decays_apart_from_the_gradient() -> None:
     net = model()
-    made = optimizer.make(net, CONFIG, Trainer(), rules(net))
+    made = optimizer.make(net, CONFIG, Trainer(), rules(net, CONFIG, Proxy(), "adamw"))
     before = net.blocks[0].up.weight.detach().clone()
     for weight in net.parameters():
         weight.grad = torch.zeros_like(weight)

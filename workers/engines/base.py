@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sweeps.data import Task
 from sweeps.spec import Config, Trainer
 from workers.optimizer import BETA1, rate
-from workers.parametrisation import Rule
+from workers.parametrisation import Rule, batch_factor
 
 State: TypeAlias = dict[str, Any]  # one member's weights and what its optimiser knows of each, by name
 
@@ -48,7 +48,8 @@ class Plan:
             for steps in set(self.steps)
         }
         for member, (config, steps) in enumerate(zip(self.configs, self.steps, strict=True)):
-            table[:steps, member] = float(config["lr"]) * shares[steps]
+            peak = float(config["lr"]) * batch_factor(self.trainer, float(config["batch"]))
+            table[:steps, member] = peak * shares[steps]
         return table
 
     def betas(self, member: int) -> tuple[float, float]:

@@ -12,18 +12,23 @@ from torch.nn import functional as F
 from sweeps.data import Source
 from sweeps.kinds.convnet import STAGES
 from sweeps.proxy import Proxy
-from workers.proxies.model import Model
+from workers.proxies.model import Branch, Model, Readout, multiples, parametrise
 
 
-class Residual(nn.Module):
+class Residual(Branch):
     """Two 3 x 3 convolutions, each after a norm and a rectifier, added to the stream (He et al. 2016,
     arXiv 1603.05027).
 
     The norm is over all channels and places of an image, without gains: it knows no other image.
+
+    Args:
+        group_width: channels of a group of the convolutions; 0 is ungrouped.
     """
 
-    def __init__(self, width: int, groups: int) -> None:
+    def __init__(self, width: int, group_width: int) -> None:
         super().__init__()
+        groups = width // (group_width or width)
+        self.grows = group_width == 0
         self.first = nn.Conv2d(width, width, 3, padding=1, groups=groups, bias=False)
         self.second = nn.Conv2d(width, width, 3, padding=1, groups=groups, bias=False)
 
@@ -31,7 +36,7 @@ class Residual(nn.Module):
         """One block, (batch, width, r, r) to the same."""
         between = self.first(_activate(stream))
         update: Tensor = self.second(_activate(between))
-        return stream + update
+        return torch.add(stream, update, alpha=self.multiplier)
 
 
 class ConvNet(Model):
@@ -47,9 +52,9 @@ class ConvNet(Model):
             own = width << stage
             if stage:
                 body.append(nn.Conv2d(own // 2, own, 2, stride=2, bias=False))
-            body += [Residual(own, own // (group_width or own)) for _ in range(depth)]
+            body += [Residual(own, group_width) for _ in range(depth)]
         self.blocks = nn.ModuleList(body)
-        self.head = nn.Linear(width << (STAGES - 1), outputs, bias=False)
+        self.head = Readout(width << (STAGES - 1), outputs, bias=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores of classes, or values.
@@ -67,19 +72,22 @@ class ConvNet(Model):
         return read
 
 
-def build(config: Mapping[str, float], _: Proxy, source: Source, generator: torch.Generator) -> ConvNet:
+def build(config: Mapping[str, float], proxy: Proxy, source: Source, generator: torch.Generator) -> ConvNet:
     """The model of one configuration, on the CPU.
 
     The stem starts at a standard deviation of 1 / sqrt(inputs), convolutions of blocks at ``init_scale``
-    sqrt(2 / inputs) (He et al. 2015, arXiv 1502.01852), the second of each block at that over sqrt(blocks),
-    those between stages at ``init_scale`` / sqrt(inputs); the readout starts at zero.
+    sqrt(2 / inputs) (He et al. 2015, arXiv 1502.01852), the second of each block at that over sqrt(blocks)
+    (of the base depth under ``mup``, where a multiplier of the branch does the rest), those between stages at
+    ``init_scale`` / sqrt(inputs); the readout starts at zero.
 
     Args:
-        config: width, depth, group_width and init_scale are read.
+        config: width, depth, group_width, init_scale and mup are read.
+        proxy: says the base width and depth.
         source: says what goes in and comes out.
         generator: of the initial weights.
     """
     width, depth, group_width = (int(config[name]) for name in ("width", "depth", "group_width"))
+    times = multiples(config, proxy)
     model = ConvNet(source.channels, width, depth, group_width, source.outputs)
     with torch.no_grad():
         model.embedding.weight.normal_(std=_spread(model.embedding.weight), generator=generator)
@@ -88,9 +96,10 @@ def build(config: Mapping[str, float], _: Proxy, source: Source, generator: torc
             if name.endswith("first.weight"):
                 deviation *= math.sqrt(2)
             elif name.endswith("second.weight"):
-                deviation *= math.sqrt(2 / (STAGES * depth))
+                deviation *= math.sqrt(2 * times.depth / (STAGES * depth))
             weight.normal_(std=deviation, generator=generator)
         model.head.weight.zero_()
+    parametrise(model, times)
     return model
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from sweeps.data import Source
 from sweeps.kinds.transformer import heads
 from sweeps.proxy import Proxy
-from workers.proxies.model import Model
-from workers.proxies.transformer import Block, normalise, start
+from workers.proxies.model import Model, Readout, multiples, parametrise
+from workers.proxies.transformer import Block, logit_scale, normalise, start
 
 ROTARY_BASE = 10_000.0
 
@@ -22,11 +22,19 @@ class GPT(Model):
     embedding: nn.Embedding
     rotation: Tensor
 
-    def __init__(self, width: int, depth: int, resolution: int, head_count: int, vocabulary: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        resolution: int,
+        head_count: int,
+        vocabulary: int,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
-        self.blocks = nn.ModuleList(Block(width, head_count, causal=True) for _ in range(depth))
-        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.blocks = nn.ModuleList(Block(width, head_count, True, scale) for _ in range(depth))
+        self.head = Readout(width, vocabulary, bias=False)
         pairs = width // head_count // 2
         speed = ROTARY_BASE ** (-torch.arange(pairs) / pairs)
         angle = torch.arange(resolution)[:, None] * speed
@@ -57,15 +65,17 @@ def build(config: Mapping[str, float], proxy: Proxy, source: Source, generator: 
     zero, so that the first loss is that of guessing for every shape.
 
     Args:
-        config: width, depth, resolution and init_scale are read.
-        proxy: says how many heads.
+        config: width, depth, resolution , init_scale and mup are read.
+        proxy: says how many heads, and the base width and depth.
         source: says how many tokens there are.
         generator: of the initial weights.
     """
     width, depth, resolution = (int(config[name]) for name in ("width", "depth", "resolution"))
-    model = GPT(width, depth, resolution, heads(width, proxy.heads), source.outputs)
+    times, scale = multiples(config, proxy), logit_scale(config, proxy)
+    model = GPT(width, depth, resolution, heads(width, proxy.heads), source.outputs, scale)
     with torch.no_grad():
         model.embedding.weight.normal_(generator=generator)
-        start(model.blocks, float(config["init_scale"]), generator)
+        start(model.blocks, float(config["init_scale"]), times, generator)
         model.head.weight.zero_()
+    parametrise(model, times)
     return model

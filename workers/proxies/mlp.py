@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sweeps.data import Source
 from sweeps.proxy import Proxy
-from workers.proxies.model import Model
+from workers.proxies.model import Model, Readout, multiples, parametrise
 
 
 class MLP(Model):
@@ -23,7 +23,7 @@ class MLP(Model):
         super().__init__()
         self.embedding = nn.Linear(inputs, width)
         self.blocks = nn.ModuleList(nn.Linear(width, width) for _ in range(depth - 1))
-        self.head = nn.Linear(width, outputs)
+        self.head = Readout(width, outputs)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Scores of classes, or values.
@@ -41,14 +41,15 @@ class MLP(Model):
         return read
 
 
-def build(config: Mapping[str, float], _: Proxy, source: Source, generator: torch.Generator) -> MLP:
+def build(config: Mapping[str, float], proxy: Proxy, source: Source, generator: torch.Generator) -> MLP:
     """The model of one configuration, on the CPU.
 
     The input layer starts at a standard deviation of 1 / sqrt(inputs), hidden matrices at ``init_scale``
     sqrt(2 / inputs) (He et al. 2015, arXiv 1502.01852); biases and the readout start at zero.
 
     Args:
-        config: width, depth, resolution and init_scale are read.
+        config: width, depth, resolution, init_scale and mup are read; depth has no branches to rescale.
+        proxy: says the base width.
         source: says what goes in and comes out.
         generator: of the initial weights.
     """
@@ -61,4 +62,5 @@ def build(config: Mapping[str, float], _: Proxy, source: Source, generator: torc
         for weight in model.blocks.parameters():
             if weight.ndim > 1:
                 weight.normal_(std=float(config["init_scale"]) * math.sqrt(2 / width), generator=generator)
+    parametrise(model, multiples(config, proxy))
     return model

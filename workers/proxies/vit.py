@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from sweeps.data import Source
 from sweeps.kinds.transformer import heads
 from sweeps.proxy import Proxy
-from workers.proxies.model import Model
-from workers.proxies.transformer import Block, normalise, start
+from workers.proxies.model import Model, Readout, multiples, parametrise
+from workers.proxies.transformer import Block, logit_scale, normalise, start
 
 PERIODS = 10_000.0
 
@@ -29,13 +29,21 @@ class ViT(Model):
     positions: Tensor
 
     def __init__(
-        self, channels: int, side: int, patch: int, width: int, depth: int, head_count: int, outputs: int
+        self,
+        channels: int,
+        side: int,
+        patch: int,
+        width: int,
+        depth: int,
+        head_count: int,
+        outputs: int,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
         self.side, self.patch = side, patch
         self.embedding = nn.Linear(channels * patch**2, width, bias=False)
-        self.blocks = nn.ModuleList(Block(width, head_count, causal=False) for _ in range(depth))
-        self.head = nn.Linear(width, outputs, bias=False)
+        self.blocks = nn.ModuleList(Block(width, head_count, False, scale) for _ in range(depth))
+        self.head = Readout(width, outputs, bias=False)
         self.register_buffer("positions", _positions(side, width), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -64,21 +72,23 @@ def build(config: Mapping[str, float], proxy: Proxy, source: Source, generator: 
     says; the readout starts at zero.
 
     Args:
-        config: width, depth, resolution, patch and init_scale are read.
-        proxy: says how many heads.
+        config: width, depth, resolution, patch , init_scale and mup are read.
+        proxy: says how many heads, and the base width and depth.
         source: says what goes in and comes out.
         generator: of the initial weights.
     """
     width, depth, resolution, patch = (
         int(config[name]) for name in ("width", "depth", "resolution", "patch")
     )
-    head_count = heads(width, proxy.heads)
-    model = ViT(source.channels, resolution // patch, patch, width, depth, head_count, source.outputs)
+    head_count, scale = heads(width, proxy.heads), logit_scale(config, proxy)
+    side, times = resolution // patch, multiples(config, proxy)
+    model = ViT(source.channels, side, patch, width, depth, head_count, source.outputs, scale)
     with torch.no_grad():
         inputs = model.embedding.in_features
         model.embedding.weight.normal_(std=1 / math.sqrt(inputs), generator=generator)
-        start(model.blocks, float(config["init_scale"]), generator)
+        start(model.blocks, float(config["init_scale"]), times, generator)
         model.head.weight.zero_()
+    parametrise(model, times)
     return model
 
 
