@@ -33,16 +33,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from store import service
-from store.db import make_engine, make_sessions, migrate
+from store.db import Sessions, make_engine, make_sessions, migrate
 from sweeps.data import SOURCES
 from sweeps.runs import RunState
-from sweeps.spec import SweepSpec, parse
-from workers import proxies
+from sweeps.spec import SweepSpec, parse, to_dict
+from workers import device, proxies
 from workers.datasets import load
 from workers.orchestrator import Orchestrator, Pace
 from workers.pool import RayPool
+from workers.stacking import Measured
 
 SLOTS = 2
+WARM = 4  # runs before the clock starts
+SETTLED = 12.0  # s after them: what a calibration has found is read every ten
 CPU = torch.device("cpu")
 
 MLPS = {
@@ -146,34 +149,33 @@ def with_scalewise(spec: SweepSpec, members: int | None) -> float:
         migrate(engine)
         sessions = make_sessions(engine)
         pool = RayPool(None, "bench", SLOTS)
-        given = {} if members is None else {"stacking": lambda *_: members}
-        orchestrator = Orchestrator(sessions, pool, "bench", Path(folder), Pace(), **given)
+        stacking = Measured(sessions, pool.device) if members is None else lambda *_: members
+        orchestrator = Orchestrator(sessions, pool, "bench", Path(folder), Pace(), stacking)
         stopping = threading.Event()
         thread = threading.Thread(target=orchestrator.run, args=(stopping,))
         thread.start()
         try:
-            warm, _ = service.create_sweep(
-                sessions,
-                parse(
-                    MLPS
-                    | {"name": "warm", "budget": {"runs": 4}, "strategy": {"name": "grid", "first_batch": 4}}
-                ),
-            )
-            while len(service.observations(sessions, warm.id)) < 4:
+            few = {"budget": {"runs": WARM}, "strategy": {"name": "grid", "first_batch": WARM}}
+            warm, _ = service.create_sweep(sessions, parse(to_dict(spec) | few | {"name": "warm"}))
+            known = f"{device.name()}", spec.proxy.kind
+            while finished(sessions, warm.id) < WARM or not service.calibrated(sessions, *known):
                 time.sleep(0.05)
-            time.sleep(float(os.environ.get("SETTLE", "15")))
+            time.sleep(SETTLED)
             began = time.perf_counter()
             sweep, _ = service.create_sweep(sessions, spec)
-            wanted = spec.budget.runs
-            while True:
-                done = service.list_runs(sessions, sweep.id, RunState.FINISHED)
-                if len(done) >= wanted:
-                    return time.perf_counter() - began
+            while finished(sessions, sweep.id) < spec.budget.runs:
                 time.sleep(0.02)
+            return time.perf_counter() - began
         finally:
             stopping.set()
             thread.join(60)
             engine.dispose()
+
+
+def finished(sessions: Sessions, sweep_id: int) -> int:
+    """Runs whose results are stored; one that diverged is a result."""
+    ended = (RunState.FINISHED, RunState.DIVERGED)
+    return sum(len(service.list_runs(sessions, sweep_id, state)) for state in ended)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from store import service
 from store.db import Sessions
+from sweeps.kinds.own import Own
 from sweeps.proxy import Proxy
 from sweeps.spec import Resources, SweepSpec
 from workers.executor import Pool
@@ -32,6 +33,8 @@ class Calibrator:
 
     def want(self, spec: SweepSpec) -> bool:
         """Asks for what a sweep uses; whether it is the first to use it."""
+        if isinstance(spec.kind, Own):  # what the user's code takes only its runs can tell
+            return False
         return self._add((spec.resources, spec.proxy.kind))
 
     def _add(self, wanted: Wanted) -> bool:
