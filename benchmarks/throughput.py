@@ -122,6 +122,12 @@ class Reused(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         return {"loss": bare(self.config["spec"], self.config["config"]), "done": True}
 
+    def save_checkpoint(self, checkpoint_dir: str) -> None:  # noqa: ARG002
+        """Nothing: Ray Tune asks for it before it lends an actor."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Nothing."""
+
 
 def plain(config: dict[str, Any]) -> None:
     """A trial as the documentation shows it."""
