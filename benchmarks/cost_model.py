@@ -3,8 +3,8 @@
     python benchmarks/cost_model.py [--kinds mlp convnet vit gpt] [--seconds 8]
 
 Calibrated and other shapes are timed in the same rounds, so that the machine is in the same state for both.
-Asked for: seconds within 25 %, memory within 15 %. Under each kind stands what leaving timings out tells of
-the error, and which stacks would be made.
+Asked for: seconds within 25 %, memory within 15 %. Under each kind stands what leaving timings out
+tells of the error, and which stacks would be made.
 """
 
 from __future__ import annotations

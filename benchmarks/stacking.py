@@ -3,10 +3,10 @@
     python benchmarks/stacking.py [--rounds 5] [--seconds 1]
 
 Multilayer perceptrons on digits, batch 32. Both arms have two single-threaded processes on the same two
-cores: each trains one cohort of 16 members, or cohorts of one. They take turns, and the ratio is that of
-the steps of all models a second, in the median of the rounds. Asked for: 6 at about 1,000 parameters, 2 at
-about 10,000; at 40,000 and 100,000 the decision must not stack where that loses. The last column is the
-size of stack that a calibration of this machine, taken just before, decides on.
+cores: each trains one cohort of 16 members, or cohorts of one. They take turns, and the ratio is that of the
+steps of all models a second, in the median of the rounds. Asked for: 6 at about 1,000 parameters, 2 at about
+10,000; at 40,000 and 100,000 the decision must not stack where that loses. The last column
+is the size of stack that a calibration of this machine, taken just before, decides on.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ SHARE = 0.9  # of the memory there is that trainings may take; kernels and libra
 
 @dataclass(frozen=True)
 class MemoryModel:
-    """Peak bytes: so many by parameter, and a factor on what ``Cost.memory`` counts beyond weights.
+    """Peak bytes: so many by parameter, and a factor on what ``Cost.memory`` counts beside these.
 
     Args:
         per_parameter: bytes.

@@ -37,8 +37,9 @@ class Plan:
         candidates: configurations that may be chosen.
         runs: how many will be trained.
         flops: training FLOPs of all runs.
-        seconds: device seconds of all runs, None without a calibration.
-        seconds_error: relative error of the seconds on past runs, None without a calibration.
+        seconds: device seconds of all runs, each as if it trained alone: runs that train together take less.
+            None without a calibration.
+        seconds_error: relative error of the seconds of one run, by cross-validation, None without one.
         memory: peak bytes of the largest run.
         cheapest, dearest: FLOPs of single runs.
         targets: cost of the targets themselves, which the sweep does not train.

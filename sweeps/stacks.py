@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sweeps.cost import Cost, SecondsModel, Timing, fit_seconds
 from sweeps.peak import MemoryModel, fit_memory
 
-CPU = "CPU "  # what names of CPUs begin with
+CPU = "CPU"  # what names of CPUs begin with
 REACH = 4.0  # times the largest step that was timed as a stack; of larger ones nothing is known
 
 

@@ -71,13 +71,14 @@ SHAPES: dict[str, tuple[Shape, ...]] = {
 }
 
 
-def calibrate(resources: Resources, kind: str, seconds: float = 2.0) -> list[Timing]:
+def calibrate(resources: Resources, kind: str, seconds: float = 2.0, peaks: bool = True) -> list[Timing]:
     """Trains models of several shapes of a kind for a few steps each, alone and stacked.
 
     Args:
         resources: of one run.
         kind: of ``SHAPES``.
         seconds: to spend on timed steps, about; building and tracing the models takes as long again.
+        peaks: whether memory is measured; not where other threads train: PyTorch's profiler may crash then.
 
     Returns:
         One timing a shape and number of members; its cost is that of the steps that were timed.
@@ -86,7 +87,7 @@ def calibrate(resources: Resources, kind: str, seconds: float = 2.0) -> list[Tim
     try:
         where = device.pick(resources)
         spec = make_spec(resources, kind, grown(SHAPES[kind], where))
-        return measure(spec, grown(SHAPES[kind], where), where, seconds)
+        return measure(spec, grown(SHAPES[kind], where), where, seconds, peaks)
     finally:
         torch.set_num_threads(threads)
 
@@ -117,23 +118,30 @@ def make_spec(resources: Resources, kind: str, shapes: Sequence[Shape]) -> Sweep
     )
 
 
-def measure(spec: SweepSpec, shapes: Sequence[Shape], where: torch.device, seconds: float) -> list[Timing]:
+def measure(
+    spec: SweepSpec,
+    shapes: Sequence[Shape],
+    where: torch.device,
+    seconds: float,
+    peaks: bool = True,
+) -> list[Timing]:
     """Times at least one step a round of each, in turn.
 
     Args:
         where: they are trained.
         seconds: to spend on timed steps, about.
+        peaks: whether memory is measured.
 
     Returns:
         By shape and number of members, in order.
     """
     asked = [(shape, members) for shape in shapes for members in shape.members]
     cohorts = [make(spec, shape_config(spec, shape), members) for shape, members in asked]
-    peaks = []
+    found: list[float | None] = []
     for cohort in cohorts:
         for _ in range(WARM_STEPS):
             cohort.advance()
-        peaks.append(step_peak(cohort, where))
+        found.append(step_peak(cohort, where) if peaks else None)
     share = seconds / ROUNDS / len(asked)
     took = [[_one(cohort, where, share) for cohort in cohorts] for _ in range(ROUNDS)]
     devices = spec.resources.gpus or spec.resources.cpus
@@ -145,7 +153,7 @@ def measure(spec: SweepSpec, shapes: Sequence[Shape], where: torch.device, secon
             members=members,
             memory=peak,
         )
-        for (_, members), cohort, peak, step in zip(asked, cohorts, peaks, np.min(took, axis=0), strict=True)
+        for (_, members), cohort, peak, step in zip(asked, cohorts, found, np.min(took, axis=0), strict=True)
     ]
 
 

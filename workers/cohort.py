@@ -87,6 +87,7 @@ class Cohort:
         first = jobs[0]
         self._spec, self._source = first.spec, first.source
         self._device = device.pick(self._spec.resources)
+        self._check_memory(jobs)
         device.set_kernels(self._spec.trainer)
         config = self._spec.complete(first.config)
         self._batch, self._resolution = int(config["batch"]), int(config.get("resolution", 1))
@@ -94,7 +95,6 @@ class Cohort:
         self.examples: Examples = load(self._source, self._resolution, self._device, subset)
         self.members = [self._member(job) for job in jobs]
         self._memory = device.Meter(self._device)
-        self._check_memory()
         models = [
             proxies.build(
                 member.config,
@@ -123,13 +123,13 @@ class Cohort:
         self._losses: list[Tensor] = []
         self.step = 0
 
-    def _check_memory(self) -> None:
+    def _check_memory(self, jobs: Sequence[Job]) -> None:
         """Refuses what cannot fit, before anything breaks in the middle of it."""
-        needed = sum(member.cost.memory for member in self.members)
+        needed = sum(self._spec.cost(self._spec.complete(job.config)).memory for job in jobs)
         there = device.memory(self._device)
         if needed > there:
             raise MemoryError(
-                f"training {len(self.members)} of this shape takes about {needed / 1e9:.3g} GB, "
+                f"training {len(jobs)} of this shape takes about {needed / 1e9:.3g} GB, "
                 f"{device.name(self._device)} has {there / 1e9:.3g} GB; "
                 "take a smaller batch, width, depth or resolution, or a larger device"
             )

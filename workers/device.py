@@ -47,7 +47,7 @@ def name(device: torch.device | None = None) -> str:
     """The same for all machines of a kind."""
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         return torch.cuda.get_device_name()
-    return f"{CPU}{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{CPU} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def memory(device: torch.device) -> float:

@@ -118,11 +118,15 @@ class Host:
             self._contact = time.monotonic()
             return list(self._work), self._resources
 
-    def calibrate(self, kind: str) -> Calibration:
-        """Times small trainings of a kind of proxy on this worker's device."""
+    def calibrate(self, kind: str, peaks: bool = True) -> Calibration:
+        """Times small trainings of a kind of proxy on this worker's device.
+
+        Args:
+            peaks: whether memory is measured, for which nothing else may train in this process.
+        """
         from workers.calibrate import calibrate
 
-        return Calibration(self.device().name, kind, calibrate(self._resources, kind))
+        return Calibration(self.device().name, kind, calibrate(self._resources, kind, peaks=peaks))
 
     def device(self) -> Device:
         """What its runs train on."""

@@ -104,7 +104,7 @@ class InProcessPool:
         """Times small trainings in a thread of their own."""
         if kind not in self._calibrations:
             host = Host(resources, lonely=False)
-            self._calibrations[kind] = self._thread.submit(host.calibrate, kind)
+            self._calibrations[kind] = self._thread.submit(host.calibrate, kind, peaks=False)
         found = self._calibrations[kind]
         return found.result() if found.done() else None
 

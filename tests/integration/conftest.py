@@ -17,6 +17,7 @@ import pytest
 
 from store.db import Sessions, make_engine, make_sessions, migrate
 from sweeps.spec import SweepSpec, parse
+from workers.calibrate import SHAPES, Shape
 from workers.inprocess import InProcessPool
 from workers.orchestrator import Orchestrator, Pace
 
@@ -88,8 +89,9 @@ def until() -> Until:
 
 
 @pytest.fixture
-def orchestrate(file_sessions: Sessions, home: Path) -> Orchestrate:
-    """An orchestrator in a thread, ended cleanly at the end of the block."""
+def orchestrate(file_sessions: Sessions, home: Path, monkeypatch: pytest.MonkeyPatch) -> Orchestrate:
+    """An orchestrator in a thread, ended cleanly at the end of the block; it calibrates by one shape."""
+    monkeypatch.setattr("workers.calibrate.SHAPES", {kind: (Shape(8, 1, 4),) for kind in SHAPES})
 
     @contextmanager
     def run(owner: str = "one", slots: int = 1, members: int = 1) -> Iterator[Orchestrator]:

@@ -1,23 +1,51 @@
-"""Calibration times real steps, and the price model learns from them."""
+"""Calibration times real steps of every kind, and the models of seconds and memory learn from it."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from sweeps.cost import fit_seconds
+from sweeps.kinds import KINDS
+from sweeps.peak import fit_memory
 from sweeps.spec import Resources
-from workers.calibrate import SHAPES, calibrate
+from workers import calibrate as calibration
+from workers.calibrate import DATA, SHAPES, Shape, calibrate, grown
+
+FEW = {
+    "mlp": (Shape(8, 2, 16, (1, 3)), Shape(16, 1, 32), Shape(32, 2, 16)),
+    "convnet": (Shape(4, 1, 8, (1, 2)),),
+    "vit": (Shape(8, 1, 8, (1, 2)),),
+    "gpt": (Shape(8, 1, 4, (1, 2)),),
+}
 
 
-def test_calibration_describes_the_steps_it_timed() -> None:
+def test_every_kind_is_calibrated_alone_and_stacked() -> None:
+    assert set(SHAPES) == set(DATA) == set(KINDS)
+    for shapes in SHAPES.values():
+        assert sum(shape.members != (1,) for shape in shapes) >= 2
+        assert all(shape.members[0] == 1 for shape in shapes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_calibration_describes_the_steps_it_timed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration, "SHAPES", FEW)
     threads = torch.get_num_threads()
-    timings = calibrate(Resources(), 0.2)
+    timings = calibrate(Resources(), kind, 0.1)
     assert torch.get_num_threads() == threads
-    assert len(timings) == len(SHAPES)
-    assert all(timing.seconds > 0 and timing.cost.steps >= 1 for timing in timings)
-    for timing, (width, depth, batch) in zip(timings, SHAPES, strict=True):
-        assert timing.cost.params_body == 12 * depth * width**2
-        assert timing.cost.tokens_seen == timing.cost.steps * batch * 64
-    model = fit_seconds(timings)
-    assert model is not None
-    assert model(timings[-1].cost) > 0
+    assert [one.members for one in timings] == [n for shape in FEW[kind] for n in shape.members]
+    for one in timings:
+        assert one.kind == kind and one.seconds > 0 and one.cost.steps >= 1
+        assert one.memory is not None
+        assert 0.5 < one.memory / (one.members * one.cost.memory) < 4.0
+    model = fit_seconds([one for one in timings if one.members == 1])
+    assert model is not None and model(timings[0].cost) > 0
+    if kind == "mlp":
+        assert fit_memory([one for one in timings if one.members == 1], stacked=False).peaks == 3
+
+
+def test_faster_devices_get_larger_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibration.device, "peak_flops", lambda *_: 1000 * calibration.CPU_FLOPS)
+    (shape,) = grown([Shape(8, 2, 16, (1, 4))], torch.device("cuda"))
+    assert shape == Shape(80, 2, 160, (1, 4))
+    assert grown([shape], torch.device("cpu")) == [shape]

@@ -16,6 +16,7 @@ from store.db import Sessions, reading
 from store.models import AttemptRow
 from sweeps.runs import Observation, Role, RunState, SweepState
 from sweeps.spec import SweepSpec
+from workers import device
 
 Tiny = Callable[..., SweepSpec]
 
@@ -48,6 +49,8 @@ def test_a_sweep_runs_to_its_end(
         assert losses[-1] == run.loss
         assert run.step == run.cost.steps
         assert run.seconds > 0
+        (attempt,) = attempts(file_sessions, run.id)
+        assert (attempt.device, attempt.members, attempt.memory) == (device.name(), 1, None)
     assert list((home / "checkpoints").glob("*.pt")) == []
 
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select
 
 from store import queue, service
-from store.db import Sessions, make_engine, make_sessions, migrate, now
+from store.db import Sessions, make_engine, make_sessions, migrate, now, reading
 from store.models import AttemptRow, ObservationRow, PointRow, new_run
 from store.queue import Claim
 from sweeps.cost import Timing
 from sweeps.errors import IllegalTransition, NotFound
-from sweeps.runs import TERMINAL, Point, Role, RunState, Sweep, SweepState
+from sweeps.runs import TERMINAL, Point, Ran, Role, RunState, Sweep, SweepState
 from sweeps.spec import Budget, SweepSpec, Trainer, parse
 
 LEASE = 30.0
@@ -460,11 +460,34 @@ def test_grants_never_exceed_the_device_seconds(sessions: Sessions) -> None:
 
 def test_an_expected_duration_bounds_the_grant(sessions: Sessions) -> None:
     cost = SPEC.cost(SPEC.complete({"width": 16, "depth": 1, "tokens": 20_000}))
-    service.record_timings(sessions, "cpu", [Timing(cost, 0.1)])
+    service.record_timings(sessions, "CPU", [Timing(cost, 0.1)])
     submit(sessions, replace(SPEC, budget=Budget(runs=12, device_seconds=1000.0)))
     (held,) = claim(sessions)
     assert held.device_seconds_left is not None
     assert 1.0 < held.device_seconds_left < 50.0
+
+
+def test_how_an_attempt_was_executed_is_stored_and_teaches(sessions: Sessions) -> None:
+    submit(sessions)
+    first, second, third = claim(sessions, limit=3)
+    ran = Ran("CPU here", 4, 1e6)
+    with sessions.begin() as session:
+        queue.finish(session, first.run.id, 1, RunState.FINISHED, 2.5, 7.0, ran=ran)
+        queue.release(session, second.run.id, 1, "preempted", False, 1.0, ran=ran)
+    assert finish(sessions, third)
+    with reading(sessions) as session:
+        attempts = {row.run_id: row for row in session.scalars(select(AttemptRow))}
+    for held, told in ((first, ran), (second, ran)):
+        row = attempts[held.run.id]
+        assert Ran(row.device or "", row.members, row.memory) == told
+    assert (attempts[third.run.id].device, attempts[third.run.id].members) == (None, 1)
+    (again,) = [one for one in claim(sessions, limit=5) if one.run.id == second.run.id]
+    with sessions.begin() as session:
+        queue.finish(session, again.run.id, 2, RunState.FINISHED, 2.5, 1.0, ran=ran)
+    assert [(one.members, one.memory, one.device, one.kind) for one in service.timings(sessions)] == [
+        (1, None, None, "gpt"),
+        (4, 1e6, "CPU here", "gpt"),
+    ]
 
 
 def test_events_wait_for_transactions_that_began_earlier(sessions: Sessions, database_url: str) -> None:

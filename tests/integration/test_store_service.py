@@ -296,20 +296,28 @@ def test_an_unfinished_run_has_spent_what_it_trained(sessions: Sessions) -> None
 
 
 def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> None:
-    assert service.seconds_model(sessions) is None
+    assert service.seconds_model(sessions, SPEC) is None
     cost = SPEC.cost(SPEC.complete({"width": 32, "depth": 1, "tokens": 1e5}))
     for seconds in (3.0, 2.0):
-        service.record_timings(sessions, "one", [Timing(cost, seconds)])
-    service.record_timings(sessions, "two", [Timing(cost, 2.0)])
-    assert sorted(one.seconds for one in service.timings(sessions)) == [2.0, 2.0]
-    model = service.seconds_model(sessions)
+        service.record_timings(sessions, "CPU one", [Timing(cost, seconds)])
+    service.record_timings(sessions, "CPU one", [Timing(cost, 0.5, "mlp", 4, 1e6)])
+    service.record_timings(sessions, "GPU two", [Timing(cost, 0.1)])
+    assert service.timings(sessions) == service.calibration(sessions) == [
+        Timing(cost, 0.1, "gpt", 1, None, "GPU two"),
+        Timing(cost, 0.5, "mlp", 4, 1e6, "CPU one"),
+        Timing(cost, 2.0, "gpt", 1, None, "CPU one"),
+    ]
+    assert service.calibrated(sessions, "CPU one", "mlp")
+    assert not service.calibrated(sessions, "GPU two", "mlp")
+    model = service.seconds_model(sessions, SPEC)
     assert model is not None
     assert model(cost) == pytest.approx(2.0)
     sweep, _ = service.create_sweep(sessions, SPEC)
     runs = service.list_runs(sessions, sweep.id)
     assert sweep.reserved.device_seconds == pytest.approx(sum(model(run.cost) for run in runs))
     train(sessions, 3)
-    assert len(service.timings(sessions)) == 5
+    assert len(service.timings(sessions)) == 6
+    assert [one.kind for one in service.timings(sessions)[:3]] == ["gpt"] * 3
 
 
 def test_events_can_be_followed(sessions: Sessions) -> None:

@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from sweeps.data import STDLIB
 from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
-from workers import cohort
+from workers import cohort, device
 from workers.cohort import Cohort, evaluation_steps
 from workers.job import Job, Outcome, Verdict
 from workers.train import train
@@ -223,6 +223,15 @@ def test_evaluations_end_with_the_last_step(steps: int, count: int) -> None:
     assert min(found) >= 1
     assert len(found) <= count
     assert len(found) == min(count, steps) or steps < 4 * count
+
+
+def test_what_needs_more_memory_than_there_is_is_refused_before_it_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "memory", lambda _: 1e5)
+    outcome, _ = run(make_job(tmp_path))
+    assert (outcome.status, outcome.out_of_memory, outcome.hopeless) == ("failed", True, True)
+    assert outcome.reason is not None and "has 0.0001 GB; take a smaller batch" in outcome.reason
 
 
 def test_gpus_that_are_not_there_are_an_error_that_says_so(

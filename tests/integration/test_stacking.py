@@ -1,0 +1,91 @@
+"""How many runs train together, by what is stored; and what is calibrated when."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from store import service
+from store.db import Sessions
+from sweeps.cost import SecondsModel, Timing
+from sweeps.spec import Resources, SweepSpec, parse
+from workers import stacking
+from workers.calibrator import Calibrator
+from workers.executor import Calibration, Device
+from workers.stacking import Measured, alone
+
+DEVICE = Device("CPU here", 1e9)
+
+
+def spec_of(width: float = 8) -> SweepSpec:
+    at = {"width": width, "depth": 1, "tokens": 1e5, "batch": 16}
+    proxy = {"kind": "mlp", "dataset": "digits"}
+    return parse({"name": "a", "proxy": proxy, "space": at, "targets": [{"at": at}]})
+
+
+def timings(kind: str = "mlp") -> list[Timing]:
+    """A device that takes a millisecond a step whatever its size, and little for a parameter."""
+    one, many = SecondsModel(1e-3, 0, 0, 0, 0, 0, 1e-9), SecondsModel(1e-3, 0, 0, 0, 0, 0, 1e-7)
+    costs = [spec_of(width).cost(spec_of(width).complete({})) for width in (8, 16, 32, 64, 96, 128)]
+    return [
+        Timing(cost, (one if size == 1 else many)(cost, size), kind, size, size * cost.memory)
+        for cost in costs
+        for size in (1, 4, 16)
+    ]
+
+
+def test_runs_are_stacked_once_a_calibration_says_so(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, wide = spec_of(), spec_of(256)
+    decide = Measured(sessions, lambda _: DEVICE)
+    assert decide(spec, spec.complete({})) == alone(spec, spec.complete({})) == 1
+    service.record_timings(sessions, DEVICE.name, timings())
+    assert decide(spec, spec.complete({})) == 1  # looked a moment ago
+    monkeypatch.setattr(stacking, "REFRESH_SECONDS", 0.0)
+    decide = Measured(sessions, lambda _: DEVICE)
+    assert decide(spec, spec.complete({})) == 16
+    assert decide(wide, wide.complete({})) == 1
+    small = replace(DEVICE, memory=8 * spec.cost(spec.complete({})).memory)
+    assert Measured(sessions, lambda _: small)(spec, spec.complete({})) == 4
+    assert Measured(sessions, lambda _: None)(spec, spec.complete({})) == 1
+    assert Measured(sessions, lambda _: Device("CPU there", 1e9))(spec, spec.complete({})) == 1
+
+
+class Fake:
+    """Of a pool only what calibration asks."""
+
+    def __init__(self) -> None:
+        self.up = False
+        self.asked: list[tuple[Resources, str]] = []
+
+    def device(self, resources: Resources) -> Device | None:
+        return DEVICE if self.up and resources.gpus == 0 else None
+
+    def calibrate(self, resources: Resources, kind: str) -> Calibration | None:
+        self.asked.append((resources, kind))
+        return Calibration(DEVICE.name, kind, timings(kind)) if len(self.asked) % 2 == 0 else None
+
+
+def test_each_kind_is_calibrated_once_when_a_sweep_first_uses_it(sessions: Sessions) -> None:
+    pool: Any = Fake()
+    calibrator = Calibrator(sessions, pool)
+    calibrator.tick()
+    assert pool.asked == []
+    pool.up = True
+    for _ in range(4):
+        calibrator.tick()
+    assert [kind for _, kind in pool.asked] == ["gpt", "gpt"]
+    assert calibrator.want(spec_of()) and not calibrator.want(spec_of())
+    assert calibrator.want(replace(spec_of(), resources=Resources(gpus=1.0)))  # no such worker is up
+    for _ in range(4):
+        calibrator.tick()
+    assert [kind for _, kind in pool.asked] == ["gpt", "gpt", "mlp", "mlp"]
+    assert service.calibrated(sessions, DEVICE.name, "mlp")
+    again = Calibrator(sessions, pool)
+    again.want(spec_of())
+    for _ in range(4):
+        again.tick()
+    assert len(pool.asked) == 4
