@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.func import functional_call, hessian
+from torch.autograd.functional import hessian
+from torch.func import functional_call
 
 from sweeps.data import SOURCES
 from sweeps.proxy import Proxy
@@ -53,7 +54,7 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_hessian(kind: str) -> None:
         return mean_loss(task, functional_call(model, given, (inputs,)), targets)
 
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-        dense = hessian(loss)(torch.cat([weight.flatten() for weight in weights.values()]))
+        dense = hessian(loss, torch.cat([weight.flatten() for weight in weights.values()]))
     expected = torch.linalg.eigvalsh(dense.double())[-1].item()
     assert sharpness(task, model, inputs, targets) == pytest.approx(expected, rel=1e-3)
 
