@@ -302,11 +302,15 @@ def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> 
         service.record_timings(sessions, "CPU one", [Timing(cost, seconds)])
     service.record_timings(sessions, "CPU one", [Timing(cost, 0.5, "mlp", 4, 1e6)])
     service.record_timings(sessions, "GPU two", [Timing(cost, 0.1)])
-    assert service.timings(sessions) == service.calibration(sessions) == [
-        Timing(cost, 0.1, "gpt", 1, None, "GPU two"),
-        Timing(cost, 0.5, "mlp", 4, 1e6, "CPU one"),
-        Timing(cost, 2.0, "gpt", 1, None, "CPU one"),
-    ]
+    assert (
+        service.timings(sessions)
+        == service.calibration(sessions)
+        == [
+            Timing(cost, 0.1, "gpt", 1, None, "GPU two"),
+            Timing(cost, 0.5, "mlp", 4, 1e6, "CPU one"),
+            Timing(cost, 2.0, "gpt", 1, None, "CPU one"),
+        ]
+    )
     assert service.calibrated(sessions, "CPU one", "mlp")
     assert not service.calibrated(sessions, "GPU two", "mlp")
     model = service.seconds_model(sessions, SPEC)
