@@ -25,6 +25,7 @@ from workers.train import train
 
 BESIDE = 2  # points of the grid on each side of the best that the parabola goes through
 ASKED = 1.5, 3.0  # under mup at most, under standard at least
+MORE = 4  # times the seeds of the widest model, at most, that narrower ones get: they differ more by seed
 SHAPES = {
     "mlp": {"depth": 3, "resolution": 8},
     "convnet": {"depth": 1},
@@ -95,13 +96,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--lowest", type=float, default=2.0**-11)
+    parser.add_argument("--lowest", type=float, default=2.0**-10)
     parser.add_argument("--highest", type=float, default=2.0**-5.5)
     parser.add_argument("--depth", type=int)
+    parser.add_argument("--resolution", type=int)
     parser.add_argument("--show", action="store_true", help="print the whole grid")
     asked = parser.parse_args()
     widths = [int(width) for width in asked.widths.split(",")]
-    shape = SHAPES[asked.kind] | ({"depth": asked.depth} if asked.depth else {})
+    own = {name: getattr(asked, name) for name in ("depth", "resolution")}
+    shape = SHAPES[asked.kind] | {name: value for name, value in own.items() if value}
     tokens = asked.steps * asked.batch * (shape["resolution"] if asked.kind == "gpt" else 1)
     spec = parse(
         {
@@ -119,9 +122,8 @@ def main() -> None:
         }
     )
     rates = np.exp2(np.arange(math.log2(asked.lowest), math.log2(asked.highest) + 0.25, 0.5))
-    print(
-        f"{asked.kind} on {asked.dataset}, {asked.steps} steps of {asked.batch}, {asked.seeds} seeds", end=""
-    )
+    print(f"{asked.kind} on {asked.dataset}, {asked.steps} steps of {asked.batch}", end="")
+    print(f", {asked.seeds} seeds of the widest", end="")
     print(f", {len(rates)} rates from {rates[0]:.2g} to {rates[-1]:.2g}\n")
     print("| parametrisation | width | best rate | by seed | loss there | s |\n|---|---|---|---|---|---|")
     factors = []
@@ -129,13 +131,14 @@ def main() -> None:
         found = []
         for width in widths:
             begun = time.monotonic()
-            table = losses(spec, {"width": float(width), "mup": float(mup)}, rates, asked.seeds)
+            seeds = asked.seeds * min(MORE, widths[-1] // width)
+            table = losses(spec, {"width": float(width), "mup": float(mup)}, rates, seeds)
             middle = np.median(table, axis=1)
             found.append(best_rate(rates, middle))
             if found[-1] in (rates[0], rates[-1]):
                 raise SystemExit(f"the best rate at width {width} is at an end of the grid: widen it")
-            own = [best_rate(rates, one) for one in table.T]
-            spread = f"{min(own):.5f} to {max(own):.5f}"
+            alone = [best_rate(rates, one) for one in table.T]
+            spread = f"{min(alone):.5f} to {max(alone):.5f}"
             took = time.monotonic() - begun
             row = f"| {name} | {width} | {found[-1]:.5f} | {spread} | {middle.min():.4f} | {took:.0f} |"
             print(row, flush=True)

@@ -122,7 +122,7 @@ class Reused(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         return {"loss": bare(self.config["spec"], self.config["config"]), "done": True}
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:  # noqa: ARG002  # noqa: ARG002
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: Ray Tune asks for it before it lends an actor."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:

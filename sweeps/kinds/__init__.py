@@ -12,6 +12,5 @@ from sweeps.kinds.mlp import MLP
 from sweeps.kinds.own import MODULE, TRAINER
 from sweeps.kinds.vit import VIT
 
-KINDS: Mapping[str, Kind] = MappingProxyType(
-    {"mlp": MLP, "convnet": CONVNET, "vit": VIT, "gpt": GPT, "own": TRAINER, "module": MODULE}
-)
+BUILT_IN: Mapping[str, Kind] = MappingProxyType({"mlp": MLP, "convnet": CONVNET, "vit": VIT, "gpt": GPT})
+KINDS: Mapping[str, Kind] = MappingProxyType({**BUILT_IN, "own": TRAINER, "module": MODULE})

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sweeps.cost import fit_seconds
-from sweeps.kinds import KINDS
+from sweeps.kinds import BUILT_IN
 from sweeps.peak import fit_memory
 from sweeps.spec import Resources
 from workers import calibrate as calibration
@@ -21,13 +21,13 @@ FEW = {
 
 
 def test_every_kind_is_calibrated_alone_and_stacked() -> None:
-    assert set(SHAPES) == set(DATA) == set(KINDS)
+    assert set(SHAPES) == set(DATA) == set(BUILT_IN)
     for shapes in SHAPES.values():
         assert sum(shape.members != (1,) for shape in shapes) >= 2
         assert all(shape.members[0] == 1 for shape in shapes)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BUILT_IN)
 def test_calibration_describes_the_steps_it_timed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibration, "SHAPES", FEW)
     threads = torch.get_num_threads()

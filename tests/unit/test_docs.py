@@ -14,7 +14,7 @@ import yaml
 
 from sweeps import allocation
 from sweeps.data import GLYPHS, SOURCES, STDLIB
-from sweeps.kinds import KINDS
+from sweeps.kinds import BUILT_IN
 from sweeps.laws import (
     LAWS,
     asymptotes,
@@ -171,15 +171,15 @@ def test_every_axis_and_kind_is_told() -> None:
     told = set(re.findall(r"`(\w+)`", text))
     axes = {
         name
-        for kind in KINDS.values()
+        for kind in BUILT_IN.values()
         for source in map(SOURCES.get, kind.datasets)
         if source
         for name in kind.axes(source)
     }
-    assert axes | {*KINDS} | {*STRATEGIES} <= told
+    assert axes | {*BUILT_IN} | {*STRATEGIES} <= told
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BUILT_IN)
 def test_the_formulas_of_counts_are_the_code(kind: str) -> None:
     """Each formula of the table, read as Python: ``2 w^2`` is ``2*w**2``."""
     (row,) = re.findall(
@@ -190,7 +190,7 @@ def test_the_formulas_of_counts_are_the_code(kind: str) -> None:
     source = STDLIB if kind == "gpt" else GLYPHS
     names = {"w": 24.0, "d": 3.0, "r": 32.0, "p": 4.0, "T": 64.0, "C": source.channels, "O": source.outputs}
     shape = {"width": 24.0, "depth": 3.0, "resolution": 32.0, "patch": 4.0, "group_width": 0.0}
-    cost = KINDS[kind].cost(shape | {"batch": 2.0, "tokens": 1e5}, Proxy(kind), source)
+    cost = BUILT_IN[kind].cost(shape | {"batch": 2.0, "tokens": 1e5}, Proxy(kind), source)
     counted = [cost[f"params_{name}"] for name in ("embedding", "body", "head")]
     counted.append(cost["flops"] / cost["tokens_seen"] / 3.0)
     assert [eval(text, {}, names) for text in told] == pytest.approx([float(one) for one in counted])

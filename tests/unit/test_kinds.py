@@ -16,7 +16,7 @@ from sweeps.cost import Cost
 from sweeps.data import DIGITS, GLYPHS, STDLIB, TEACHER
 from sweeps.errors import SpecError
 from sweeps.imports import past_runs
-from sweeps.kinds import KINDS
+from sweeps.kinds import BUILT_IN
 from sweeps.kinds.base import metrics
 from sweeps.ladder import Ladder, plan_ladder
 from sweeps.proxy import Proxy
@@ -52,7 +52,7 @@ def test_hashes_of_specifications_are_what_they_were() -> None:
     assert hashes == {"gpt_tiny": "5480ff123471c14b", "gpt_stdlib": "e9a13eb229d8a5fc"}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BUILT_IN)
 def test_every_kind_has_runs_to_choose_from(kind: str) -> None:
     spec = spec_of(kind)
     table = candidates(spec)
@@ -65,7 +65,7 @@ def test_every_kind_has_runs_to_choose_from(kind: str) -> None:
         assert table.cost(row) == spec.cost(table.config(row))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BUILT_IN)
 def test_ladders_and_past_runs_of_every_kind(kind: str) -> None:
     spec = spec_of(kind)
     plan = plan_ladder(spec, Ladder(sizes=3, tokens_per_param=(100.0,)))
@@ -90,30 +90,30 @@ def test_batches_of_images_are_samples() -> None:
     assert one.config["batch"] == 32.0 and one.cost.steps == 3125
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BUILT_IN)
 @given(data=st.data())
 def test_costs_of_every_kind_add_up(kind: str, data: st.DataObject) -> None:
     source = data.draw(
-        st.sampled_from([s for s in (STDLIB, GLYPHS, DIGITS, TEACHER) if KINDS[kind].learns(s)])
+        st.sampled_from([s for s in (STDLIB, GLYPHS, DIGITS, TEACHER) if BUILT_IN[kind].learns(s)])
     )
-    rules = KINDS[kind].axes(source)
+    rules = BUILT_IN[kind].axes(source)
     shape = {name: float(rule.default or 0) for name, rule in rules.items()} | {
         "width": float(2 * data.draw(st.integers(2, 200))),
         "depth": float(data.draw(st.integers(2, 12))),
         "tokens": float(data.draw(st.integers(10**4, 10**8))),
         "batch": float(data.draw(st.integers(1, 64))),
     }
-    one = Cost(**{k: float(v) for k, v in KINDS[kind].cost(shape, Proxy(kind), source).items()})
+    one = Cost(**{k: float(v) for k, v in BUILT_IN[kind].cost(shape, Proxy(kind), source).items()})
     assert one.params_embedding + one.params_body + one.params_head == one.params_total
     assert all(value > 0 for value in vars(one).values())
     a_step = shape["batch"] * (shape["resolution"] if source.task == "tokens" else 1)
     assert one.tokens_seen == one.steps * a_step
     for axis in ("width", "depth", "batch"):
-        larger = KINDS[kind].cost(shape | {axis: 2 * shape[axis]}, Proxy(kind, heads=None), source)
+        larger = BUILT_IN[kind].cost(shape | {axis: 2 * shape[axis]}, Proxy(kind, heads=None), source)
         assert larger["memory"] >= 0.9 * one.memory and larger["params_total"] >= one.params_total
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BUILT_IN)
 def test_columns_cost_what_their_rows_cost(kind: str) -> None:
     table = candidates(spec_of(kind, space={"batch": [8, 32]}))
     for row in range(0, len(table), 7):
@@ -133,8 +133,10 @@ def test_a_convnet_grows_as_its_stages_do() -> None:
     }
 
     def grown(**by: float) -> list[float]:
-        at = [KINDS["convnet"].cost(base | {n: base[n] * f for n, f in by.items()}, Proxy("convnet"), GLYPHS)]
-        at.append(KINDS["convnet"].cost(base, Proxy("convnet"), GLYPHS))
+        at = [
+            BUILT_IN["convnet"].cost(base | {n: base[n] * f for n, f in by.items()}, Proxy("convnet"), GLYPHS)
+        ]
+        at.append(BUILT_IN["convnet"].cost(base, Proxy("convnet"), GLYPHS))
         return [float(at[0][n] / at[1][n]) for n in ("flops", "params_body", "activations")]
 
     assert grown(depth=2) == pytest.approx([2, 2, 2], rel=0.02)
@@ -143,17 +145,17 @@ def test_a_convnet_grows_as_its_stages_do() -> None:
 
 
 def test_a_source_decides_axes_and_metrics() -> None:
-    assert KINDS["convnet"].axes(DIGITS)["resolution"].default == 8
-    assert KINDS["convnet"].axes(GLYPHS)["resolution"].default == 16
-    assert KINDS["mlp"].axes(TEACHER)["resolution"].upper == 1
-    assert KINDS["gpt"].axes(STDLIB)["resolution"].default == 64
+    assert BUILT_IN["convnet"].axes(DIGITS)["resolution"].default == 8
+    assert BUILT_IN["convnet"].axes(GLYPHS)["resolution"].default == 16
+    assert BUILT_IN["mlp"].axes(TEACHER)["resolution"].upper == 1
+    assert BUILT_IN["gpt"].axes(STDLIB)["resolution"].default == 64
     assert metrics(TEACHER) == {"val_loss": "squared error", "train_loss": "squared error"}
     assert metrics(DIGITS)["val_error"] == "share"
     assert spec_of("vit", metric={"name": "val_error"}).metric.unit == "share"
-    learnt = {name: kind.datasets for name, kind in KINDS.items()}
+    learnt = {name: kind.datasets for name, kind in BUILT_IN.items()}
     assert learnt["gpt"] == ["stdlib"] and learnt["convnet"] == learnt["vit"] == ["glyphs", "digits"]
     assert learnt["mlp"] == ["glyphs", "digits", "teacher"]
-    assert not KINDS["vit"].learns(replace(TEACHER, task="classes"))
+    assert not BUILT_IN["vit"].learns(replace(TEACHER, task="classes"))
 
 
 @pytest.mark.parametrize(

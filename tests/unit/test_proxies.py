@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sweeps.cost import Cost
 from sweeps.data import DIGITS, GLYPHS, STDLIB, TEACHER, Source
-from sweeps.kinds import KINDS
+from sweeps.kinds import BUILT_IN
 from sweeps.proxy import Proxy
 from sweeps.spec import Config
 from workers.proxies import build
@@ -57,12 +57,12 @@ def shapes(draw: st.DrawFn, kind: str) -> Shape:
     return config, Proxy(kind, source.name, heads if kind in ("gpt", "vit") else None), source
 
 
-ANY = st.sampled_from([*KINDS]).flatmap(shapes)
+ANY = st.sampled_from([*BUILT_IN]).flatmap(shapes)
 
 
 def cost(shape: Shape) -> Cost:
     config, proxy, source = shape
-    found = KINDS[proxy.kind].cost(config, proxy, source)
+    found = BUILT_IN[proxy.kind].cost(config, proxy, source)
     return Cost(**{name: float(value) for name, value in found.items()})
 
 
@@ -142,7 +142,7 @@ def test_activations_are_the_numbers_autograd_keeps(shape: Shape) -> None:
     assert loss.requires_grad  # the graph, and so every storage, was alive until here
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BUILT_IN)
 @settings(max_examples=6, deadline=None)
 @given(data=st.data())
 def test_members_of_a_stack_train_as_alone(kind: str, data: st.DataObject) -> None:
@@ -202,7 +202,7 @@ def test_roles_say_which_sides_of_a_weight_grow(shape: Shape) -> None:
             assert (out, grown) == {"input": (2, 1), "hidden": (2, 2), "output": (1, 2)}[weight.role]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", BUILT_IN)
 def test_init_scale_multiplies_hidden_matrices_only(kind: str) -> None:
     source = STDLIB if kind == "gpt" else GLYPHS
     config = {
