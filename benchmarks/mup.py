@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sweeps.coordinates import PARAMETRISATIONS
 from sweeps.data import SOURCES
 from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
@@ -100,6 +101,7 @@ def main() -> None:
     parser.add_argument("--highest", type=float, default=2.0**-5.5)
     parser.add_argument("--depth", type=int)
     parser.add_argument("--resolution", type=int)
+    parser.add_argument("--parametrisations", default="standard,mup", help="one of them, or both")
     parser.add_argument("--show", action="store_true", help="print the whole grid")
     asked = parser.parse_args()
     widths = [int(width) for width in asked.widths.split(",")]
@@ -127,7 +129,9 @@ def main() -> None:
     print(f", {len(rates)} rates from {rates[0]:.2g} to {rates[-1]:.2g}\n")
     print("| parametrisation | width | best rate | by seed | loss there | s |\n|---|---|---|---|---|---|")
     factors = []
-    for mup, name in enumerate(("standard", "mup")):
+    names = asked.parametrisations.split(",")
+    for name in names:
+        mup = PARAMETRISATIONS.index(name)
         found = []
         for width in widths:
             begun = time.monotonic()
@@ -145,11 +149,9 @@ def main() -> None:
             if asked.show:
                 print("    ", " ".join(f"{loss:.4f}" for loss in middle))
         factors.append(max(found) / min(found))
-    print(
-        f"\nThe best rate moves by a factor {factors[0]:.2f} under standard (asked: above {ASKED[1]:g})",
-        end="",
-    )
-    print(f" and {factors[1]:.2f} under mup (asked: below {ASKED[0]:g}).")
+    asking = {"standard": f"above {ASKED[1]:g}", "mup": f"below {ASKED[0]:g}"}
+    for name, factor in zip(names, factors, strict=True):
+        print(f"\nThe best rate moves by a factor {factor:.2f} under {name} (asked: {asking[name]}).")
 
 
 if __name__ == "__main__":
