@@ -18,13 +18,13 @@ from torch import Tensor
 from sweeps.cost import Cost
 from sweeps.runs import Point
 from sweeps.spec import Config, to_dict
-from workers import checkpoint, device, proxies
+from workers import checkpoint, device, provenance, proxies
 from workers.checkpoint import Progress
 from workers.datasets import load
 from workers.datasets.base import Examples, Subset
 from workers.datasets.prefetch import Batch, Prefetch
 from workers.engines import Plan, make_engine
-from workers.job import Job, Listener, Outcome, Status, Verdict
+from workers.job import Job, Listener, Outcome, Provenance, Status, Verdict
 from workers.parametrisation import rules
 from workers.sampling import Sampler
 
@@ -177,6 +177,7 @@ class Cohort:
         evaluations = frozenset.union(*(member.evaluations for member in self.members))
         every = min(member.job.checkpoint_seconds for member in self.members)
         for member in self.members:
+            listener.began(member.job.run_id, self._provenance(member))
             self._tell(member, list(member.progress.points))
         while self._active():
             self._heed_limits()
@@ -198,6 +199,16 @@ class Cohort:
                 for member in self._active():
                     self._tell(member, [])
                 reported = time.monotonic()
+
+    def _provenance(self, member: Member) -> Provenance:
+        return provenance.record(
+            seed=int(member.config["seed"]),
+            device=device.name(self._device),
+            threads=torch.get_num_threads(),
+            hashes=self.examples.hashes,
+            deterministic=self._device.type == "cpu" or self._spec.trainer.kernels == "deterministic",
+            code=provenance.imported(self._spec.proxy.entry),
+        )
 
     def _active(self) -> list[Member]:
         return [member for member in self.members if member.active]

@@ -11,6 +11,7 @@ import torch
 
 from sweeps.spec import Resources, Trainer
 
+CPU = torch.device("cpu")
 SIZE = {"cpu": 512, "cuda": 8192}  # of the square matrices that tell the peak
 REPEATS = 5
 
@@ -23,7 +24,7 @@ def pick(resources: Resources) -> torch.device:
     """
     torch.set_num_threads(max(1, int(resources.cpus)))
     if resources.gpus == 0:
-        return torch.device("cpu")
+        return CPU
     if not torch.cuda.is_available():
         raise RuntimeError(
             f"resources.gpus is {resources.gpus:g}, but PyTorch {torch.__version__} sees no GPU here; "

@@ -17,7 +17,7 @@ from typing import TypeAlias
 from sweeps.runs import Point
 from sweeps.spec import Resources
 from workers.executor import Attempt, Calibration, Delivery
-from workers.job import Job, Outcome, Verdict
+from workers.job import Job, Outcome, Provenance, Verdict
 
 LONELY_IDLE = 30.0
 LONELY_WITH_RESULT = 3600.0
@@ -32,6 +32,7 @@ class Work:
     points: deque[Point] = field(default_factory=deque)
     outcome: Outcome | None = None
     stopping: bool = False
+    provenance: Provenance | None = None
 
 
 class Host:
@@ -130,6 +131,11 @@ class Host:
 
         return device.name()
 
+    def began(self, run_id: int, provenance: Provenance) -> None:
+        """Takes what runs from the training of a run."""
+        with self._news:
+            self._work[self._training(run_id)].provenance = provenance
+
     def points(self, run_id: int, points: list[Point]) -> Verdict:
         """Takes points from the training of a run, and tells whether it is to stop."""
         with self._news:
@@ -173,7 +179,7 @@ class Host:
             return Delivery(*attempt, [], error="the worker no longer knows this attempt")
         while work.points and work.points[0].seq <= after:
             work.points.popleft()
-        return Delivery(*attempt, list(work.points), work.outcome)
+        return Delivery(*attempt, list(work.points), work.outcome, provenance=work.provenance)
 
     def _watch(self) -> None:
         while True:

@@ -62,6 +62,7 @@ class _Once:
     """Passes news on and remembers who has ended."""
 
     def __init__(self, listener: Listener, ended: set[int]) -> None:
+        self.began = listener.began
         self.points = listener.points
         self._listener = listener
         self._ended = ended

@@ -16,7 +16,7 @@ from sweeps.spec import parse
 from workers import cohort, train
 from workers.cohort import Cohort
 from workers.engines import tracing
-from workers.job import Job, Outcome, Verdict
+from workers.job import Job, Outcome, Provenance, Verdict
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "mlp": {"dataset": "digits", "width": 16, "depth": 2},
@@ -34,6 +34,9 @@ class Ear:
         self.stop = stop or {}
         self.got: dict[int, list[Point]] = {}
         self.outcomes: dict[int, Outcome] = {}
+
+    def began(self, run_id: int, provenance: Provenance) -> None:  # noqa: ARG002
+        self.provenance = provenance
 
     def points(self, run_id: int, points: list[Point]) -> Verdict:
         self.got.setdefault(run_id, []).extend(points)
