@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import torch
 
@@ -29,7 +29,8 @@ def calibrate(resources: Resources, seconds: float = 3.0) -> list[Timing]:
         One timing a shape; its cost is that of the steps that were timed.
     """
     threads = torch.get_num_threads()
-    spec = _spec(resources)
+    one = resources.processes  # what the others of a run that several train have is not timed
+    spec = _spec(replace(resources, cpus=resources.cpus / one, gpus=resources.gpus / one, processes=1))
     try:
         return [_time(spec, shape, seconds / len(SHAPES)) for shape in SHAPES]
     finally:

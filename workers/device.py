@@ -17,12 +17,12 @@ REPEATS = 5
 
 
 def pick(resources: Resources) -> torch.device:
-    """The GPU where one is asked for, the CPU otherwise; as many threads as CPUs were asked for.
+    """The GPU where one is asked for, the CPU otherwise; as many threads as CPUs there are a process.
 
     Raises:
         RuntimeError: when GPUs are asked for and there is none.
     """
-    torch.set_num_threads(max(1, int(resources.cpus)))
+    torch.set_num_threads(resources.threads)
     if resources.gpus == 0:
         return CPU
     if not torch.cuda.is_available():

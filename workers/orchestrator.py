@@ -172,8 +172,9 @@ class Orchestrator:
             if claims:
                 spec, config = claims[0].spec, claims[0].run.config
                 busy = {held.worker for held in self._held.values() if held.worker is not None}
-                most = self._stacking(spec, config)
-                sharers = max(1, self._pool.capacity(spec.resources) - len(busy))
+                asked = spec.resources_of(None)
+                most = self._stacking(spec, config) if asked.processes == 1 else 1
+                sharers = max(1, self._pool.capacity(asked) - len(busy))
                 claims += queue.claim_alike(
                     session, self._owner, self._pace.lease, claims[0], most - 1, sharers
                 )

@@ -203,7 +203,8 @@ class Training:
         return provenance.record(
             seed=int(job.spec.complete(job.config).get("seed", 0)),
             device=device.name(None if job.spec.resources.gpus else device.CPU),
-            threads=max(1, int(job.spec.resources.cpus)),
+            threads=job.spec.resources.threads,
+            processes=1,
             hashes={},
             deterministic=None,
             code=guest.code,

@@ -23,6 +23,7 @@ def record(
     seed: int,
     device: str,
     threads: int,
+    processes: int,
     hashes: Mapping[str, str],
     deterministic: bool | None,
     code: Provenance,
@@ -30,11 +31,14 @@ def record(
     """What a run is, beyond its configuration.
 
     Args:
+        threads: of each process.
+        processes: that train it together.
         hashes: of the data, by split; none where the code brings its own.
         deterministic: whether the same run gives the same numbers bit for bit; None where nobody knows.
         code: of the user's, as ``code`` gives it.
     """
-    found: dict[str, str | int | bool] = {**_versions(), "device": device, "threads": threads, "seed": seed}
+    found: dict[str, str | int | bool] = {**_versions(), "device": device, "seed": seed}
+    found |= {"threads": threads, "processes": processes}
     found |= {f"data_{split}": digest for split, digest in hashes.items()}
     if deterministic is not None:
         found["deterministic"] = deterministic

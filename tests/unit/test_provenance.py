@@ -87,7 +87,7 @@ def test_a_module_without_a_file(entry: str) -> None:
 
 def test_a_record_has_versions_device_seed_and_data() -> None:
     found = provenance.record(
-        3, "a device", 2, {"train": "ab", "held_out": "cd"}, True, provenance.code(None)
+        3, "a device", 2, 1, {"train": "ab", "held_out": "cd"}, True, provenance.code(None)
     )
     assert found["torch"] == torch.__version__
     assert found["python"] == platform.python_version()
@@ -95,5 +95,5 @@ def test_a_record_has_versions_device_seed_and_data() -> None:
     assert (found["seed"], found["device"], found["threads"]) == (3, "a device", 2)
     assert (found["data_train"], found["data_held_out"], found["deterministic"]) == ("ab", "cd", True)
     assert "entry" not in found
-    unknown = provenance.record(3, "a device", 2, {}, None, {})
+    unknown = provenance.record(3, "a device", 2, 1, {}, None, {})
     assert "deterministic" not in unknown
