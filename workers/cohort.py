@@ -90,6 +90,7 @@ class Cohort:
         self._spec, self._source = first.spec, first.source
         self._device = device.pick(self._spec.resources)
         device.set_kernels(self._spec.trainer)
+        device.forget_peak(self._device)
         config = self._spec.complete(first.config)
         self._batch, self._resolution = int(config["batch"]), int(config.get("resolution", 1))
         processes = 1 if team is None else team.processes

@@ -14,6 +14,7 @@ from sweeps.spec import Resources, Trainer
 CPU = torch.device("cpu")
 SIZE = {"cpu": 512, "cuda": 8192}  # of the square matrices that tell the peak
 REPEATS = 5
+GIB = 2.0**30
 
 
 def pick(resources: Resources) -> torch.device:
@@ -36,6 +37,7 @@ def pick(resources: Resources) -> torch.device:
 def set_kernels(trainer: Trainer) -> None:
     """How matrix products are rounded, and whether sums may come in any order."""
     torch.set_float32_matmul_precision("high" if trainer.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = trainer.precision == "tf32"  # which is on, if nobody says so
     strict = trainer.kernels == "deterministic"
     if strict:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -70,6 +72,21 @@ def peak_flops(kind: str, precision: str, threads: int) -> float:  # noqa: ARG00
         wait(device)
         best = min(best, time.perf_counter() - began)
     return 2.0 * size**3 / best
+
+
+def forget_peak(device: torch.device) -> None:
+    """Counts the most memory in use anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def told_peak() -> str:
+    """The most memory that tensors took of the GPU, for a reason; nothing where none is in use."""
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    if peak == 0:
+        return ""
+    _, total = torch.cuda.mem_get_info()
+    return f"; tensors took {peak / GIB:.2f} GiB at most, the GPU has {total / GIB:.2f} GiB"
 
 
 def wait(device: torch.device) -> None:

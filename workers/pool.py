@@ -221,7 +221,8 @@ class RayPool:
         shared = f" for {asked.processes} processes" if asked.processes > 1 else ""
         return (
             f"the run asks for {asked.cpus:g} CPUs and {asked.gpus:g} GPUs{shared}; the cluster's largest "
-            f"machines have {most['CPU']:g} CPUs and {most['GPU']:g} GPUs; ask for less in resources or add a machine"
+            f"machines have {most['CPU']:g} CPUs and {most['GPU']:g} GPUs; ask for less in resources or add "
+            "a machine"
         )
 
     def _make_room(self, asked: Resources) -> Slot | None:

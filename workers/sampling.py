@@ -38,7 +38,10 @@ class Sampler:
         number, at = divmod(step, BLOCK)
         if number != self._number:
             drawn = np.stack([self._draw(seed, number) for seed in self._seeds], axis=1)[:, :, self._rows]
-            self._block = torch.from_numpy(np.ascontiguousarray(drawn)).to(self._device)
+            block = torch.from_numpy(np.ascontiguousarray(drawn))
+            # From pinned memory, since a step waits for nothing.
+            block = block.pin_memory() if self._device.type == "cuda" else block
+            self._block = block.to(self._device, non_blocking=True)
             self._number = number
         return self._block[at]
 

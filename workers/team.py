@@ -19,6 +19,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 MEETING_SECONDS = 300.0  # others may still be importing
 SILENCE = timedelta(minutes=30)  # of the first process, while it evaluates
 BROKEN = "broken"
+OVER = "over"
+OVER_SECONDS = 30.0  # for the others to hear of the end before connections close
 GONE = ("Connection", "connection", "Broken pipe")  # gloo, where the other end is closed
 
 
@@ -76,12 +78,18 @@ class Team:
     def order(self, steps: int) -> None:
         """Has all processes train so many steps; 0 ends the training."""
         dist.broadcast(torch.tensor([steps]), 0, group=self._orders)
+        if steps == 0:
+            others = [f"{OVER}/{rank}" for rank in range(1, self.processes)]
+            self._store.wait(others, timedelta(seconds=OVER_SECONDS))
 
     def ordered(self) -> int:
         """Waits for the order of the first process."""
         given = torch.zeros(1, dtype=torch.int64)
         dist.broadcast(given, 0, group=self._orders)
-        return int(given)
+        steps = int(given)
+        if steps == 0:
+            self._store.set(f"{OVER}/{self.rank}", "")
+        return steps
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes, each of which calls this."""

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from sweeps.errors import SweepError
-from workers import own
+from workers import device, own
 from workers.cohort import Cohort
 from workers.job import Job, Listener, Outcome
 from workers.team import Team
@@ -99,7 +99,7 @@ def broken(error: Exception) -> Outcome:
     """The outcome of a training that raised."""
     reason, too_large = f"{type(error).__name__}: {error}", out_of_memory(error)
     if too_large:
-        reason = f"out of memory: {reason}"
+        reason = f"out of memory: {reason}{device.told_peak()}"
     hopeless = too_large or isinstance(error, SweepError)
     return Outcome("failed", None, 0, 0, 0.0, reason, too_large, hopeless)
 

@@ -15,7 +15,7 @@ from sweeps.runs import Point
 from sweeps.spec import parse
 from workers import cohort, train
 from workers.cohort import Cohort
-from workers.engines import tracing
+from workers.engines import graphs, stacked, tracing
 from workers.job import Job, Outcome, Provenance, Verdict
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
@@ -184,6 +184,52 @@ def test_what_cannot_be_traced_is_stacked_all_the_same(
     plain = together(jobs)
     assert "not traced, stacks as it is: data-dependent" in caplog.text
     assert [plain.curve(run) for run in range(4)] == [traced.curve(run) for run in range(4)]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_step_that_is_recorded_once_and_played_again_has_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """A CUDA graph is the code of one step over places in memory; here the same is done without a GPU."""
+    jobs = make(tmp_path, optimizer=optimizer)
+    expected, recordings = together(jobs), []
+
+    class Recording:
+        def __init__(self, body: graphs.Body, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+            recordings.append(len(inputs))
+            self.inputs, self.targets, self.engine = inputs.clone(), targets.clone(), body.__self__
+            update = self.engine._update
+            self.places = [self.engine._flat, *update.moments.values(), update._now]
+            self.body = body
+
+        def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            self.inputs.copy_(inputs)
+            self.targets.copy_(targets)
+            update = self.engine._update
+            now = [self.engine._flat, *update.moments.values(), update._now]
+            assert all(a is b for a, b in zip(self.places, now, strict=True))
+            return self.body(self.inputs, self.targets)
+
+    made = stacked.Stacked.__init__
+
+    def quick(self: stacked.Stacked, *given: Any) -> None:
+        made(self, *given)
+        self._quick = True
+
+    monkeypatch.setattr(stacked, "captured", Recording)
+    monkeypatch.setattr(stacked.Stacked, "__init__", quick)
+    played = together(jobs)
+    assert recordings == [4]
+    assert [played.curve(run) for run in range(4)] == [expected.curve(run) for run in range(4)]
+
+
+def test_what_cannot_be_a_graph_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    def body(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return inputs, targets
+
+    one = torch.ones(1)
+    assert graphs.captured(body, one, one) is body  # there is no GPU, or they do not lie on it
+    assert "no CUDA graph, steps run as they are" in caplog.text
 
 
 def test_seconds_are_shared(tmp_path: Path) -> None:

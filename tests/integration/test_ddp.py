@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import time
@@ -78,9 +79,9 @@ def job_of(path: Path, spec: SweepSpec, run_id: int = 1, **config: float) -> Job
 
 def accompany(job: Job, meeting: Any, die: bool) -> None:
     """What the second process does."""
+    faulthandler.dump_traceback_later(90, exit=True)
     team = Team(meeting, 1, False)
     if die:
-        team.ordered()
         os._exit(1)
     follow(job, team)
 
@@ -96,7 +97,7 @@ def second(job: Job, die: bool = False) -> Iterator[Team]:
         yield team
     finally:
         team.close()
-        process.join(30)
+        process.join(90)
         assert process.exitcode == int(die)
 
 
@@ -126,11 +127,11 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, kind: str) -> None
 
 
 def test_they_stop_resume_and_go_on_from_the_checkpoint_of_one(tmp_path: Path) -> None:
-    job = job_of(tmp_path, spec_of(steps=100))
+    job = job_of(tmp_path, spec_of(steps=60))
     whole = together(job)
     stopped = together(job, stop_after=2)
     assert stopped.outcome is not None and stopped.outcome.status == "stopped"
-    assert 0 < stopped.outcome.step < 100
+    assert 0 < stopped.outcome.step < 60
     resumed = together(replace(job, attempt=2))
     assert resumed.curve() == whole.curve()
     stopped = alone(replace(job, max_seconds=0.0))
@@ -195,7 +196,8 @@ def _on_ray(pool: RayPool, path: Path) -> None:
     """A run to its end, one whose second process is killed, and the next one."""
 
     def place(job: Job) -> None:
-        until(lambda: pool.launch([job]) is not None or bool(pool.poll(0.05)) and False)
+        while pool.launch([job]) is None:
+            pool.poll(0.05)
 
     def wait(run_id: int, enough: Callable[[Delivery], bool]) -> Delivery:
         found: list[Delivery] = []

@@ -15,6 +15,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from workers.engines.base import Plan, State
+from workers.engines.graphs import WARM_STEPS, Body, captured
 from workers.engines.tracing import Gradients, Weights, traced
 from workers.engines.updates import Update, make_update
 from workers.objective import stackable_loss, wrong
@@ -37,21 +38,33 @@ class Stacked:
         self._flat = torch.stack(rows).to(plan.device)
         self._update: Update = make_update(plan, self._shapes)
         self._gradients: Gradients | None = None
+        self._quick = plan.trainer.execution == "compiled" and plan.device.type == "cuda"
+        self._body: Body = self._whole
+        self._warm = 0  # steps since shapes or tensors were others
         self._shape: tuple[torch.Size, torch.Size] | None = None
         self.norms = torch.zeros(len(models), device=plan.device)
 
     def step(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
         """One optimiser step of every member, see ``Engine``."""
-        weights = self._weights()
         if self._gradients is None or self._shape != (inputs.shape, targets.shape):
             all_at_once = vmap(grad_and_value(lambda own, x, y: self._loss(own, x, y)))
-            self._gradients = traced(all_at_once, weights, inputs, targets)
+            self._gradients = traced(all_at_once, self._weights(), inputs, targets)
             self._shape = inputs.shape, targets.shape
+            self._body, self._warm = self._whole, 0
         with torch.no_grad():
-            gradients, losses = self._gradients(weights, inputs, targets)
-            flat = torch.cat([gradients[name].flatten(1) for name in self._shapes], dim=1)
-            self.norms = self._update(step, self._flat, flat)
-        return losses.detach()
+            self._update.set(step)
+            if self._quick and self._warm == WARM_STEPS:
+                self._body = captured(self._whole, inputs, targets)
+            losses, self.norms = self._body(inputs, targets)
+        self._warm += 1
+        return losses
+
+    def _whole(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What every step does alike: losses and norms, each (members,)."""
+        assert self._gradients is not None
+        gradients, losses = self._gradients(self._weights(), inputs, targets)
+        flat = torch.cat([gradients[name].flatten(1) for name in self._shapes], dim=1)
+        return losses.detach(), self._update(self._flat, flat)
 
     def evaluate(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss and share of wrong classes, each (members,)."""

@@ -23,7 +23,10 @@ class Update(Protocol):
     moments: dict[str, Tensor]
     steps: int
 
-    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
+    def set(self, step: int) -> None:
+        """Puts what differs from step to step where the next call reads it. The call is a CUDA graph's."""
+
+    def __call__(self, weights: Tensor, gradients: Tensor) -> Tensor:
         """Changes the weights, (members, weights).
 
         Returns:
@@ -58,6 +61,7 @@ class _Base:
         self._clip = plan.trainer.clip
         self._rates = plan.rates().float().to(device)
         self._rate = None if bool((rate == 1.0).all()) else rate.to(device)
+        self._now = torch.zeros(members, 1, device=device)  # rate of the step
         self._decay = decay.to(device)
         self._asked = asked.to(device)[:, None]
 
@@ -65,6 +69,7 @@ class _Base:
         """Goes on with some of the members."""
         self.moments = {name: moment[rows] for name, moment in self.moments.items()}
         self._rates = self._rates[:, rows]
+        self._now = self._now[rows]
         self._asked = self._asked[rows]
 
     def _clipped(self, gradients: Tensor) -> Tensor:
@@ -74,10 +79,14 @@ class _Base:
         before: Tensor = norms[:, 0]
         return before
 
-    def _rate_of(self, step: int) -> Tensor:
+    def set(self, step: int) -> None:
+        """The rate of a step."""
+        self.steps += 1
+        self._now.copy_(self._rates[step][:, None])
+
+    def _rate_now(self) -> Tensor:
         """(members, 1), or (members, weights) where weights learn at rates of their own."""
-        rate = self._rates[step][:, None]
-        return rate if self._rate is None else rate * self._rate
+        return self._now if self._rate is None else self._now * self._rate
 
 
 class AdamW(_Base):
@@ -89,24 +98,30 @@ class AdamW(_Base):
         self._beta2 = torch.tensor([plan.betas(m)[1] for m in range(len(plan.configs))], device=plan.device)[
             :, None
         ]
+        self._started = torch.zeros((), device=plan.device)  # how far the means have come from their zeros
+        self._scale = torch.zeros_like(self._beta2)
 
-    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
+    def set(self, step: int) -> None:
+        """The rate of a step, and how much its means are still too small."""
+        super().set(step)
+        self._started.fill_(1.0 - self._beta1**self.steps)
+        self._scale.copy_((1.0 - self._beta2**self.steps).sqrt_())
+
+    def __call__(self, weights: Tensor, gradients: Tensor) -> Tensor:
         norms = self._clipped(gradients)
-        self.steps += 1
-        rate = self._rate_of(step)
+        rate = self._rate_now()
         mean, square = self.moments["exp_avg"], self.moments["exp_avg_sq"]
         weights.mul_(1.0 - rate * self._asked * self._decay)
         mean.lerp_(gradients, 1.0 - self._beta1)
         square.mul_(self._beta2).addcmul_(gradients, gradients * (1.0 - self._beta2))
-        scale = (1.0 - self._beta2**self.steps).sqrt_()
-        size = square.sqrt().div_(scale).add_(EPSILON)
-        weights.addcdiv_(mean * (rate / (1.0 - self._beta1**self.steps)), size, value=-1.0)
+        size = square.sqrt().div_(self._scale).add_(EPSILON)
+        weights.addcdiv_(mean * (rate / self._started), size, value=-1.0)
         return norms
 
     def keep(self, rows: Tensor) -> None:
         """Goes on with some of the members."""
         super().keep(rows)
-        self._beta2 = self._beta2[rows]
+        self._beta2, self._scale = self._beta2[rows], self._scale[rows]
 
 
 class SGD(_Base):
@@ -115,11 +130,10 @@ class SGD(_Base):
     def __init__(self, plan: Plan, shapes: Mapping[str, torch.Size]) -> None:
         super().__init__(plan, shapes, ("momentum_buffer",))
 
-    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
+    def __call__(self, weights: Tensor, gradients: Tensor) -> Tensor:
         norms = self._clipped(gradients)
-        self.steps += 1
         momentum = self.moments["momentum_buffer"]
         gradients.addcmul_(weights, self._asked * self._decay)
         momentum.mul_(MOMENTUM).add_(gradients)
-        weights.sub_(momentum * self._rate_of(step))
+        weights.sub_(momentum * self._rate_now())
         return norms
