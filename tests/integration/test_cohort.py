@@ -106,6 +106,16 @@ def test_a_stacked_run_has_the_numbers_of_a_single_one(tmp_path: Path, kind: str
                 assert value == pytest.approx(expected, rel=1e-4), (seq, metric)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stack_trains_in_half_precision(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make(tmp_path, kind, precision="bfloat16")
+    many, single = together(jobs), alone(jobs[:1])
+    assert "not traced" not in caplog.text
+    assert many.outcomes[0].loss == pytest.approx(single.outcomes[0].loss, rel=0.01)
+
+
 @pytest.mark.parametrize("kind", ["mlp", "vit", "gpt"])
 def test_neighbours_change_nothing_bit_for_bit(tmp_path: Path, kind: str) -> None:
     jobs = make(tmp_path, kind)
