@@ -33,5 +33,5 @@ def test_without_a_gpu_it_says_so() -> None:
     command = [sys.executable, "benchmarks/gpu.py"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
-    assert done.returncode == 2
-    assert "sees no GPU here; --tiny runs on a CPU" in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "sees no GPU here; --tiny runs on a CPU" in done.stdout
