@@ -79,7 +79,7 @@ def job_of(path: Path, spec: SweepSpec, run_id: int = 1, **config: float) -> Job
 
 def accompany(job: Job, meeting: Any, die: bool) -> None:
     """What the second process does."""
-    faulthandler.dump_traceback_later(90, exit=True)
+    faulthandler.dump_traceback_later(90, exit=True)  # instead of waiting for ever
     team = Team(meeting, 1, False)
     if die:
         os._exit(1)
