@@ -15,7 +15,17 @@ from sqlalchemy.orm import Session
 
 from store import fits
 from store.db import Sessions, insert_new, now, reading
-from store.models import DecisionRow, FitRow, LeaderRow, PointRow, RunRow, SweepRow, to_point, to_run
+from store.models import (
+    AttemptRow,
+    DecisionRow,
+    FitRow,
+    LeaderRow,
+    PointRow,
+    RunRow,
+    SweepRow,
+    to_point,
+    to_run,
+)
 from store.reads import to_sweeps
 from sweeps.runs import TERMINAL, Point, Run, Sweep, SweepState
 
@@ -48,6 +58,7 @@ class MirrorRun:
         more: there are points after these; the run is not to be closed yet.
         reason: why the scheduler chose it, None for a target.
         expected: what the scheduler expected it to narrow, as in ``Decision``.
+        provenance: what ran in its latest attempt, empty as long as that is not known.
     """
 
     run: Run
@@ -58,6 +69,7 @@ class MirrorRun:
     more: bool
     reason: str | None
     expected: Mapping[str, float]
+    provenance: Mapping[str, object]
 
 
 def lead(sessions: Sessions, work: str, owner: str, lease_seconds: float) -> bool:
@@ -127,20 +139,21 @@ def unmirrored_runs(sessions: Sessions, limit: int = 100, points: int = 1000) ->
         RunRow.mirror_seq < RunRow.last_seq,
     )
     statement = (
-        select(RunRow, SweepRow.mirror_id, DecisionRow.reason, DecisionRow.expected)
+        select(RunRow, SweepRow.mirror_id, DecisionRow.reason, DecisionRow.expected, AttemptRow.provenance)
         .join(SweepRow, SweepRow.id == RunRow.sweep_id)
         .outerjoin(DecisionRow, DecisionRow.id == RunRow.decision_id)
+        .outerjoin(AttemptRow, and_(AttemptRow.run_id == RunRow.id, AttemptRow.attempt == RunRow.attempt))
         .where(and_(SweepRow.mirror_id.is_not(None), begun, stale))
         .order_by(RunRow.id)
         .limit(limit)
     )
     found = []
     with reading(sessions) as session:
-        for row, parent_id, reason, expected in session.execute(statement).all():
+        for row, parent_id, reason, expected, ran in session.execute(statement).all():
             waiting = _points(session, row, points) if row.mirror_seq < row.last_seq else []
             more, shown = len(waiting) > points, waiting[:points]
             seq = shown[-1].seq if more else row.last_seq
-            told = (reason, expected or {})
+            told = (reason, expected or {}, ran or {})
             found.append(MirrorRun(to_run(row), str(parent_id), row.mirror_id, shown, seq, more, *told))
     return found
 

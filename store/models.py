@@ -163,7 +163,8 @@ class RunRow(Base):
 class AttemptRow(Base):
     """One execution of a run: who led it, on which worker, how it ended.
 
-    ``members`` are the runs that trained together, ``memory`` the peak in bytes where it could be measured.
+    ``members`` are the runs that trained together, ``memory`` the peak in bytes where it could be measured,
+    ``provenance`` what ran.
     """
 
     __tablename__ = "attempts"
@@ -175,6 +176,7 @@ class AttemptRow(Base):
     members: Mapped[int] = mapped_column(default=1, server_default="1")
     device: Mapped[str | None]
     memory: Mapped[float | None]
+    provenance: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import func, or_, select
@@ -21,6 +22,7 @@ from store.models import (
     to_point,
     to_run,
 )
+from store.provenance import traced
 from sweeps.errors import NotFound
 from sweeps.runs import Decision, Observation, Point, Role, Run, RunState, Sweep, SweepState
 from sweeps.spec import parse, warnings
@@ -138,9 +140,9 @@ def get_run(sessions: Sessions, run_id: int) -> Run:
     """
     with reading(sessions) as session:
         row = session.get(RunRow, run_id)
-    if row is None:
-        raise NotFound(f"there is no run {run_id}")
-    return to_run(row)
+        if row is None:
+            raise NotFound(f"there is no run {run_id}")
+        return replace(to_run(row), provenance=traced(session, run_id, row.attempt))
 
 
 def list_points(sessions: Sessions, run_id: int, metric: str | None = None, limit: int = 1000) -> list[Point]:

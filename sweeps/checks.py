@@ -72,6 +72,7 @@ def problems(spec: SweepSpec) -> Iterator[Problem]:
     if spec.trainer.schedule == "constant" and spec.trainer.warmup + spec.trainer.decay > 1:
         shares = f"{spec.trainer.warmup:g} warm-up and {spec.trainer.decay:g} decay"
         yield Problem("trainer.decay", shares, "shares of the steps that sum to at most 1")
+    yield from _of_processes(spec)
     if spec.laws.transfer not in TRANSFERS:
         allowed = choices(spec.laws.transfer, [*TRANSFERS])
         yield Problem("laws.transfer", repr(spec.laws.transfer), allowed)
@@ -90,6 +91,36 @@ def _of_weights(spec: SweepSpec) -> Iterator[Problem]:
             yield Problem(f"strategy.weights.{name}", f"unknown name {name!r}", choices(name, parts))
     if all(weights.get(part) == 0.0 for part in parts):
         yield Problem("strategy.weights", short(weights), f"one above 0, of {', '.join(parts)}")
+
+
+def _of_processes(spec: SweepSpec) -> Iterator[Problem]:
+    """Processes that train a run together must have equal shares of its batch, and of its GPUs one each."""
+    every = (
+        sorted({*spec.space["batch"].values} if "batch" in spec.space else {spec.complete({})["batch"]})
+        if spec.proxy.kind != "own" and "batch" not in spec.derived
+        else []
+    )
+    asked: list[tuple[str, str | None, list[float]]] = [("resources", None, every)]
+    for i, one in enumerate(spec.targets):
+        if one.resources is not None:
+            batches = [one.at["batch"]] if "batch" in one.at else every
+            asked.append((f"targets.{i}.resources", one.name, batches))
+    for path, target, batches in asked:
+        resources = spec.resources_of(target)
+        if resources.processes == 1:
+            continue
+        count = resources.processes
+        if spec.proxy.kind == "own":
+            allowed = "1, since a trainer of one's own starts its own processes"
+            yield Problem(f"{path}.processes", str(count), allowed)
+        elif resources.gpus not in (0.0, float(count)):
+            yield Problem(
+                f"{path}.gpus", f"{resources.gpus:g}", f"0 or {count}, one for each of the processes"
+            )
+        uneven = [batch for batch in batches if batch % count]
+        if uneven:
+            allowed = f"a number that divides every batch, of which {uneven[0]:g} is one"
+            yield Problem(f"{path}.processes", str(count), allowed)
 
 
 def _of_scaling(spec: SweepSpec) -> Iterator[Problem]:

@@ -175,6 +175,7 @@ class Run:
         reason: why it diverged, failed or was cancelled.
         target: name of the target a run of role ``target`` verifies.
         out_of_memory: its latest attempt broke because it needed more memory than there was.
+        provenance: what ran in the latest attempt (versions, device, commit), where one run is asked for.
     """
 
     id: int
@@ -195,6 +196,7 @@ class Run:
     started_at: datetime | None
     finished_at: datetime | None
     out_of_memory: bool = False
+    provenance: dict[str, object] | None = None
 
 
 @dataclass(frozen=True)

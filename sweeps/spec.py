@@ -33,11 +33,21 @@ OWN_OF_MEMBERS = frozenset({"lr", "weight_decay", "beta2", "init_scale", "seed",
 
 @dataclass(frozen=True)
 class Resources:
-    """What one run asks Ray for."""
+    """What one run asks Ray for, all of its processes together.
+
+    Args:
+        processes: that train the run together, each on its share of every batch; 1 is as many as GPUs.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     cpus: Annotated[float, Field(gt=0, le=1024)] = 1.0
     gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
+    processes: Annotated[int, Field(ge=1, le=64, exclude_if=lambda given: given == 1)] = 1
+
+    @property
+    def threads(self) -> int:
+        """Of each process."""
+        return max(1, int(self.cpus / self.processes))
 
 
 @dataclass(frozen=True)
@@ -262,9 +272,11 @@ class SweepSpec:
         return Cost(**{name: float(value) for name, value in self.costs(config).items()})
 
     def resources_of(self, target: str | None) -> Resources:
-        """What a proxy (None) or the run that verifies a target asks for."""
-        asked = next((one.resources for one in self.targets if one.name == target), None)
-        return asked or self.resources
+        """What a proxy (None) or the run that verifies a target asks for, with its number of processes."""
+        asked = next((one.resources for one in self.targets if one.name == target), None) or self.resources
+        if self.proxy.kind == "own":  # starts its own
+            return asked
+        return replace(asked, processes=max(asked.processes, int(asked.gpus)))
 
     def complete(self, config: Mapping[str, float]) -> Config:
         """Fills what a configuration leaves out with the only value of its axis, the kind's default, or what

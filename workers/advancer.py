@@ -69,7 +69,7 @@ class Advancer:
             seen, last = _seen(sweep), self._looks.get(sweep.id)
             known = last is not None and last.seen in (seen, None) and time.monotonic() < last.until
             if sweep.id not in self._looking and not known:
-                slots = ahead(self._capacity(sweep.spec.resources))
+                slots = ahead(self._capacity(sweep.spec.resources_of(None)))
                 look = self._thread.submit(service.advance, self._sessions, sweep.id, slots)
                 self._looking[sweep.id] = seen, look
 

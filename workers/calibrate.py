@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -84,6 +84,8 @@ def calibrate(resources: Resources, kind: str, seconds: float = 2.0, peaks: bool
         One timing a shape and number of members; its cost is that of the steps that were timed.
     """
     threads = torch.get_num_threads()
+    one = resources.processes  # what the others of a run that several train have is not timed
+    resources = replace(resources, cpus=resources.cpus / one, gpus=resources.gpus / one, processes=1)
     try:
         where = device.pick(resources)
         spec = make_spec(resources, kind, grown(SHAPES[kind], where))

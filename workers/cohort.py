@@ -16,17 +16,19 @@ import torch
 from torch import Tensor
 
 from sweeps.cost import Cost
+from sweeps.errors import SweepError
 from sweeps.runs import Point, Ran
 from sweeps.spec import Config, to_dict
-from workers import checkpoint, device, diagnostics, proxies
+from workers import checkpoint, device, diagnostics, provenance, proxies
 from workers.checkpoint import Progress
 from workers.datasets import load
 from workers.datasets.base import Examples, Subset, spread
 from workers.datasets.prefetch import Batch, Prefetch
 from workers.engines import Plan, make_engine
-from workers.job import Job, Listener, Outcome, Status, Verdict
+from workers.job import Job, Listener, Outcome, Provenance, Status, Verdict
 from workers.parametrisation import rules
 from workers.sampling import Sampler
+from workers.team import Team
 
 logger = logging.getLogger(__name__)
 
@@ -76,21 +78,28 @@ class Cohort:
 
     Args:
         jobs: runs of one sweep that differ in nothing that gives a tensor its shape.
+        team: processes that train the only run together; None where this one does alone.
 
     Raises:
         RuntimeError: when GPUs are asked for and there is none.
         MemoryError: the device has less memory than the runs will take.
+        SweepError: the processes of the team cannot share the batch.
         ValueError: the data cannot be used; what is wrong is named.
     """
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        first = jobs[0]
+    def __init__(self, jobs: Sequence[Job], team: Team | None = None) -> None:
+        first, self._team = jobs[0], team
         self._spec, self._source = first.spec, first.source
         self._device = device.pick(self._spec.resources)
         self._check_memory(jobs)
         device.set_kernels(self._spec.trainer)
+        device.forget_peak(self._device)
         config = self._spec.complete(first.config)
         self._batch, self._resolution = int(config["batch"]), int(config.get("resolution", 1))
+        processes = 1 if team is None else team.processes
+        if self._batch % processes:
+            given = f"resources.processes: given {processes}"
+            raise SweepError(f"{given}; allowed: a number that divides the batch of {self._batch}")
         subset = Subset(int(config.get("unique", 0)), config.get("fraction", 1.0), config.get("kept", 1.0))
         self.examples: Examples = load(self._source, self._resolution, self._device, subset)
         self.members = [self._member(job) for job in jobs]
@@ -111,6 +120,7 @@ class Cohort:
             steps=[member.steps for member in self.members],
             rules=rules(models[0], config, self._spec.proxy, self._spec.trainer.optimizer),
             device=self._device,
+            team=team,
         )
         self.engine = make_engine(plan, models)
         self._rates = plan.rates()
@@ -118,9 +128,11 @@ class Cohort:
         seeds = [int(member.config["seed"]) for member in self.members]
         resident = self.examples.resident
         where = self._device if resident else torch.device("cpu")
-        self._sampler = Sampler(self.examples.places["train"], seeds, self._batch, where)
+        rows = slice(None) if team is None else team.rows
+        self._sampler = Sampler(self.examples.places["train"], seeds, self._batch, where, rows)
         self._ahead: Prefetch | None = None
         self._losses: list[Tensor] = []
+        self._pace = REPORT_SECONDS  # of a step of the team
         self.step = 0
 
     def _check_memory(self, jobs: Sequence[Job]) -> None:
@@ -153,6 +165,8 @@ class Cohort:
                 self.engine.load(row, state)
                 logger.info("%s goes on from step %d", path.name, member.progress.step)
         self.step = self.members[0].progress.step
+        if self._team is not None:
+            self._team.agree(self.step)
         return [member.progress.step for member in self.members]
 
     def advance(self) -> Tensor:
@@ -182,6 +196,18 @@ class Cohort:
         """Trains until every run has ended; all must be at the same step."""
         try:
             self._run(listener)
+            if self._team is not None:
+                self._team.order(0)
+        finally:
+            self._stop_reading()
+
+    def follow(self) -> None:
+        """Trains the steps that the first process of the team orders; reports and writes nothing."""
+        assert self._team is not None
+        try:
+            while steps := self._team.ordered():
+                self._train_together(self._team, steps)
+                self._losses.clear()
         finally:
             self._stop_reading()
 
@@ -190,8 +216,10 @@ class Cohort:
         self._charged = reported = saved = self._measured = time.monotonic()
         self._measured_step = self.step
         evaluations = frozenset.union(*(member.evaluations for member in self.members))
+        self._stops = sorted(evaluations)
         every = min(member.job.checkpoint_seconds for member in self.members)
         for member in self.members:
+            listener.began(member.job.run_id, self._provenance(member))
             self._tell(member, list(member.progress.points))
         while self._active():
             self._heed_limits()
@@ -202,7 +230,7 @@ class Cohort:
                 saved = time.monotonic()
             if not self._active():
                 return
-            self.advance()
+            self._go_on()
             if self.step in evaluations:
                 self._read()
                 self._measure()
@@ -213,6 +241,35 @@ class Cohort:
                 for member in self._active():
                     self._tell(member, [])
                 reported = time.monotonic()
+
+    def _go_on(self) -> None:
+        """One step; of a team as many as nothing has to be decided in between, within half a second."""
+        if self._team is None:
+            self.advance()
+            return
+        due = next(step for step in self._stops if step > self.step) - self.step
+        steps = max(1, min(due, READ_STEPS - len(self._losses), int(REPORT_SECONDS / 2 / self._pace)))
+        began = time.monotonic()
+        self._team.order(steps)
+        self._train_together(self._team, steps)
+        self._pace = max(1e-6, (time.monotonic() - began) / steps)
+
+    def _train_together(self, team: Team, steps: int) -> None:
+        """Ordered steps; their losses are the means over the team."""
+        for _ in range(steps):
+            self.advance()
+        self._losses[-steps:] = team.mean(torch.stack(self._losses[-steps:])).unbind()
+
+    def _provenance(self, member: Member) -> Provenance:
+        return provenance.record(
+            seed=int(member.config["seed"]),
+            device=device.name(self._device),
+            threads=torch.get_num_threads(),
+            hashes=self.examples.hashes,
+            processes=1 if self._team is None else self._team.processes,
+            deterministic=self._device.type == "cpu" or self._spec.trainer.kernels == "deterministic",
+            code=provenance.imported(self._spec.proxy.entry),
+        )
 
     def _active(self) -> list[Member]:
         return [member for member in self.members if member.active]
@@ -284,6 +341,7 @@ class Cohort:
         due = [member for member in self._active() if self.step in member.evaluations]
         flops = sum(member.cost.flops / member.cost.steps for member in self._active()) * done / elapsed
         peak = device.peak_flops(self._device.type, self._spec.trainer.precision, torch.get_num_threads())
+        peak *= 1 if self._team is None else self._team.processes
         loss, error = self._evaluate()
         rates, norms = self._rates[self.step - 1].tolist(), self.engine.norms.tolist()
         for row, member in [(self._rows.index(member), member) for member in due]:

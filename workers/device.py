@@ -10,21 +10,23 @@ from functools import lru_cache
 import torch
 
 from sweeps.spec import Resources, Trainer
-from sweeps.stacks import CPU
+from sweeps.stacks import CPU as NAMED
 
+CPU = torch.device("cpu")
 SIZE = {"cpu": 512, "cuda": 8192}  # of the square matrices that tell the peak
 REPEATS = 5
+GIB = 2.0**30
 
 
 def pick(resources: Resources) -> torch.device:
-    """The GPU where one is asked for, the CPU otherwise; as many threads as CPUs were asked for.
+    """The GPU where one is asked for, the CPU otherwise; as many threads as CPUs there are a process.
 
     Raises:
         RuntimeError: when GPUs are asked for and there is none.
     """
-    torch.set_num_threads(max(1, int(resources.cpus)))
+    torch.set_num_threads(resources.threads)
     if resources.gpus == 0:
-        return torch.device("cpu")
+        return CPU
     if not torch.cuda.is_available():
         raise RuntimeError(
             f"resources.gpus is {resources.gpus:g}, but PyTorch {torch.__version__} sees no GPU here; "
@@ -36,6 +38,7 @@ def pick(resources: Resources) -> torch.device:
 def set_kernels(trainer: Trainer) -> None:
     """How matrix products are rounded, and whether sums may come in any order."""
     torch.set_float32_matmul_precision("high" if trainer.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = trainer.precision == "tf32"  # which is on, if nobody says so
     strict = trainer.kernels == "deterministic"
     if strict:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -47,7 +50,7 @@ def name(device: torch.device | None = None) -> str:
     """The same for all machines of a kind."""
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         return torch.cuda.get_device_name()
-    return f"{CPU} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{NAMED}{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def memory(device: torch.device) -> float:
@@ -93,6 +96,21 @@ def peak_flops(kind: str, precision: str, threads: int) -> float:  # noqa: ARG00
         wait(device)
         best = min(best, time.perf_counter() - began)
     return 2.0 * size**3 / best
+
+
+def forget_peak(device: torch.device) -> None:
+    """Counts the most memory in use anew."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def told_peak() -> str:
+    """The most memory that tensors took of the GPU, for a reason; nothing where none is in use."""
+    peak = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    if peak == 0:
+        return ""
+    _, total = torch.cuda.mem_get_info()
+    return f"; tensors took {peak / GIB:.2f} GiB at most, the GPU has {total / GIB:.2f} GiB"
 
 
 def wait(device: torch.device) -> None:

@@ -10,7 +10,7 @@ from sweeps.cost import Timing
 from sweeps.errors import SweepError
 from sweeps.runs import Point
 from sweeps.spec import Resources
-from workers.job import Job, Outcome
+from workers.job import Job, Outcome, Provenance
 
 Attempt: TypeAlias = tuple[int, int]  # run and number of its execution
 
@@ -29,6 +29,7 @@ class Delivery:
         error: why the worker was lost, None while it lives.
         out_of_memory: the worker was lost because its machine had no memory left.
         begun: False where a warm worker turned out to be gone before it had begun; the run is not to blame.
+        provenance: what runs, None before that is known. It is told again and again.
     """
 
     run_id: int
@@ -38,6 +39,7 @@ class Delivery:
     error: str | None = None
     begun: bool = True
     out_of_memory: bool = False
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True)

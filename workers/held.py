@@ -23,6 +23,7 @@ class Held:
         members: runs that train together, this one among them.
         why_stopped: None as long as it was not asked to stop.
         news: not stored yet.
+        traced: what runs is stored.
     """
 
     claim: Claim
@@ -32,6 +33,7 @@ class Held:
     members: int = 1
     why_stopped: str | None = None
     news: Delivery | None = None
+    traced: bool = False
 
     @property
     def name(self) -> str:

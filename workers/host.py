@@ -10,15 +10,19 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sweeps.runs import Point
 from sweeps.spec import Resources
 from workers.executor import Attempt, Calibration, Delivery, Device
-from workers.job import Job, Outcome, Verdict
+from workers.job import Job, Outcome, Provenance, Verdict
 
+if TYPE_CHECKING:
+    from workers.team import Meeting, Team
+
+BROKEN_SECONDS = 10.0  # for the process that leads to tell why a training broke
 LONELY_IDLE = 30.0
 LONELY_WITH_RESULT = 3600.0
 
@@ -32,6 +36,22 @@ class Work:
     points: deque[Point] = field(default_factory=deque)
     outcome: Outcome | None = None
     stopping: bool = False
+    provenance: Provenance | None = None
+
+
+@dataclass(frozen=True)
+class Mates:
+    """The other processes of a worker whose runs are trained by several, as the first one knows them.
+
+    Args:
+        others: handles of their hosts.
+        address: of this machine, by which they reach it.
+        leave: frees what all of them hold, this process included.
+    """
+
+    others: Sequence[Any]
+    address: Callable[[], str]
+    leave: Callable[[], None]
 
 
 class Host:
@@ -54,19 +74,26 @@ class Host:
         self._news = threading.Condition()
         self._work: dict[Attempt, Work] = {}
         self._cohort: tuple[Attempt, ...] = ()  # in training
+        self._turn = threading.Lock()  # a training ends a moment after it has told its outcome
+        self._mates: Mates | None = None
+        self._ready = threading.Event()
+        self._broken: str | None = None  # why the last training that another process led ended early
         self._contact = time.monotonic()
 
-    def prepare(self) -> Device:
+    def prepare(self, mates: Mates | None = None) -> Device:
         """Holds the process to the resources and imports what takes long.
 
         Matrix products use as many threads as CPUs were asked for; without GPUs asked for it sees none.
+
+        Args:
+            mates: that train every run with this process, which leads them.
 
         Returns:
             What its runs train on.
         """
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-        threads = max(1, int(self._resources.cpus))
-        os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ["OMP_NUM_THREADS"] = str(self._resources.threads)
+        self._mates = mates
         if self._resources.gpus == 0:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""
         from workers.warmup import warm_up
@@ -74,6 +101,7 @@ class Host:
         warm_up(self._resources)
         if self._lonely:
             threading.Thread(target=self._watch, daemon=True).start()
+        self._ready.set()
         return self.device()
 
     def launch(self, jobs: Sequence[Job]) -> bool:
@@ -118,6 +146,30 @@ class Host:
             self._contact = time.monotonic()
             return list(self._work), self._resources
 
+    def follow(self, job: Job, meeting: Meeting, rank: int) -> None:
+        """Trains a run along with the process that leads; ``watch`` tells if it cannot."""
+        with self._news:
+            self._contact = time.monotonic()
+            self._broken = None
+            self._news.notify_all()
+        name = f"run-{job.run_id}-{rank}"
+        threading.Thread(target=self._follow, args=(job, meeting, rank), daemon=True, name=name).start()
+
+    def watch(self) -> str:
+        """Gets ready, then waits until this process breaks while another one leads.
+
+        Returns:
+            Why, if no new training has begun with it since.
+        """
+        if not self._ready.is_set():
+            self.prepare()
+        with self._news:
+            while True:
+                self._news.wait_for(lambda: self._broken is not None)
+                self._news.wait_for(lambda: self._broken is None, BROKEN_SECONDS)
+                if self._broken is not None:
+                    return self._broken
+
     def calibrate(self, kind: str, peaks: bool = True) -> Calibration:
         """Times small trainings of a kind of proxy on this worker's device.
 
@@ -134,6 +186,11 @@ class Host:
         from workers.memory import available
 
         return Device(device.name(device.pick(self._resources)), available(self._resources))
+
+    def began(self, run_id: int, provenance: Provenance) -> None:
+        """Takes what runs from the training of a run."""
+        with self._news:
+            self._work[self._training(run_id)].provenance = provenance
 
     def points(self, run_id: int, points: list[Point]) -> Verdict:
         """Takes points from the training of a run, and tells whether it is to stop."""
@@ -153,14 +210,48 @@ class Host:
     def _train(self, jobs: list[Job]) -> None:
         from workers.train import train
 
-        began = time.monotonic()
+        began, team = time.monotonic(), None
+        self._turn.acquire()
         try:
-            train(jobs, self)
+            team = self._gather(jobs[0])
+            train(jobs, self, team)
         except BaseException as error:  # a trainer may raise anything, and its thread must tell
             reason, seconds = f"{type(error).__name__}: {error}", (time.monotonic() - began) / len(jobs)
             for job in jobs:
                 if not self._done((job.run_id, job.attempt)):
                     self.ended(job.run_id, Outcome("failed", None, 0, 0, seconds, reason))
+        finally:
+            if team is not None:
+                team.close()
+            self._turn.release()
+
+    def _gather(self, job: Job) -> Team | None:
+        """Calls the other processes to a training; None where this one trains alone."""
+        if self._mates is None:
+            return None
+        from workers.team import Team, hold
+
+        meeting = hold(self._mates.address(), self._resources.processes)
+        for rank, other in enumerate(self._mates.others, 1):
+            other.follow.remote(job, meeting, rank)
+        return Team(meeting, 0, self._resources.gpus > 0)
+
+    def _follow(self, job: Job, meeting: Meeting, rank: int) -> None:
+        from workers.team import Team
+        from workers.train import follow
+
+        with self._turn:
+            try:
+                self._ready.wait()
+                follow(job, Team(meeting, rank, self._resources.gpus > 0))
+            except BaseException as error:  # whatever it is, the run must not wait for this process
+                with self._news:
+                    self._broken = f"{type(error).__name__}: {error}"
+                    self._news.notify_all()
+
+    @property
+    def _follows(self) -> bool:
+        return self._resources.processes > 1 and self._mates is None
 
     def _training(self, run_id: int) -> Attempt:
         return next(attempt for attempt in self._cohort if attempt[0] == run_id)
@@ -178,7 +269,7 @@ class Host:
             return Delivery(*attempt, [], error="the worker no longer knows this attempt")
         while work.points and work.points[0].seq <= after:
             work.points.popleft()
-        return Delivery(*attempt, list(work.points), work.outcome)
+        return Delivery(*attempt, list(work.points), work.outcome, provenance=work.provenance)
 
     def _watch(self) -> None:
         while True:
@@ -186,5 +277,9 @@ class Host:
             with self._news:
                 alone = time.monotonic() - self._contact
                 patience = LONELY_WITH_RESULT if self._work else LONELY_IDLE
-            if not self._cohort and alone > patience:
+            for other in self._mates.others if self._mates is not None else ():
+                other.holds.remote()
+            if alone > patience and (self._follows or not self._cohort):
+                if self._mates is not None:
+                    self._mates.leave()
                 os._exit(0)

@@ -35,8 +35,8 @@ class InProcessPool:
         return False
 
     def capacity(self, resources: Resources) -> int:
-        """The number of slots, whatever a run asks for, but no GPU."""
-        return 0 if resources.gpus > 0 else self._slots
+        """The number of slots, whatever a run asks for, but no GPU and no second process."""
+        return 0 if resources.gpus > 0 or resources.processes > 1 else self._slots
 
     def room(self) -> bool:
         """Whether a slot is free."""
@@ -44,11 +44,14 @@ class InProcessPool:
 
     def launch(self, jobs: Sequence[Job]) -> str | None:
         """Starts attempts in a thread."""
-        if self.capacity(jobs[0].spec.resources) == 0:
+        asked = jobs[0].spec.resources
+        if asked.processes > 1:
+            raise Unplaceable(f"the run asks for {asked.processes} processes; this executor has one")
+        if self.capacity(asked) == 0:
             raise Unplaceable("the run asks for a GPU; runs in this process use the CPU")
         if not self.room():
             return None
-        host = Host(jobs[0].spec.resources, lonely=False)
+        host = Host(asked, lonely=False)
         host.launch(jobs)
         for attempt in [(job.run_id, job.attempt) for job in jobs]:
             self._hosts[attempt] = host

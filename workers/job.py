@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol, TypeAlias
@@ -19,6 +20,8 @@ class Verdict(StrEnum):
 # finished: trained to its end. diverged: the loss went to infinity or stayed above its start.
 # stopped: ended early with a checkpoint. failed: broke with an error.
 Status: TypeAlias = Literal["finished", "diverged", "stopped", "failed"]
+
+Provenance: TypeAlias = Mapping[str, str | int | bool]  # what ran, see ``workers.provenance``
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ class Outcome:
 
 class Listener(Protocol):
     """Whom a training tells of its runs."""
+
+    def began(self, run_id: int, provenance: Provenance) -> None:
+        """A run is about to train."""
 
     def points(self, run_id: int, points: list[Point]) -> Verdict:
         """New points of a run; called without any at least about once a second, to learn of a stop."""

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from store import queue, service
 from store.db import Sessions, now, reading
+from store.provenance import trace
 from store.queue import Claim, Orphan
 from sweeps.runs import RunState
 from workers.advancer import Advancer
@@ -173,8 +174,9 @@ class Orchestrator:
             if claims:
                 spec, config = claims[0].spec, claims[0].run.config
                 busy = {held.worker for held in self._held.values() if held.worker is not None}
-                most = self._stacking(spec, config)
-                sharers = max(1, self._pool.capacity(spec.resources) - len(busy))
+                asked = spec.resources_of(None)
+                most = self._stacking(spec, config) if asked.processes == 1 else 1
+                sharers = max(1, self._pool.capacity(asked) - len(busy))
                 claims += queue.claim_alike(
                     session, self._owner, self._pace.lease, claims[0], most - 1, sharers
                 )
@@ -232,6 +234,8 @@ class Orchestrator:
     def _store(self, session: Session, held: Held, delivery: Delivery) -> None:
         """Writes points and the outcome of an attempt."""
         run_id, attempt, outcome = held.job.run_id, held.job.attempt, delivery.outcome
+        if delivery.provenance is not None and not held.traced:
+            trace(session, run_id, attempt, delivery.provenance)
         if delivery.points:
             queue.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
         if outcome is None:
@@ -260,6 +264,7 @@ class Orchestrator:
 
     def _settle(self, held: Held, delivery: Delivery) -> None:
         """Lets the worker go of what is stored."""
+        held.traced = held.traced or delivery.provenance is not None
         if delivery.points:
             self._pool.acknowledge(held.job.run_id, delivery.points[-1].seq)
         if delivery.outcome is not None:

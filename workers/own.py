@@ -22,7 +22,8 @@ from pathlib import Path
 import psutil
 
 from sweeps.runs import Point
-from workers.job import Job, Listener, Outcome, Verdict
+from workers import device, provenance
+from workers.job import Job, Listener, Outcome, Provenance, Verdict
 from workers.output import Output
 from workers.report import RUN, SOCKET
 
@@ -43,11 +44,18 @@ class Guest:
         environment: beside ours.
         log: file for what it prints.
         folder: to start it in; None for ours.
+        entry: whose code it imports, as it stands now.
     """
 
     def __init__(
-        self, command: list[str], environment: dict[str, str], log: Path, folder: Path | None = None
+        self,
+        command: list[str],
+        environment: dict[str, str],
+        log: Path,
+        entry: str,
+        folder: Path | None = None,
     ) -> None:
+        self.code = provenance.code(entry)
         ours, theirs = socket.socketpair()
         root = str(Path(__file__).resolve().parent.parent)
         known = [
@@ -149,6 +157,7 @@ class Training:
             self._end("stopped", "asked to stop")
             return
         guest = self._start()
+        self._listener.began(self._job.run_id, self._provenance(guest))
         try:
             outcome = self._serve(guest)
         except EOFError:
@@ -181,12 +190,25 @@ class Training:
         if not self._reusable:
             overrides = [f"{name}={_plain(value)}" for name, value in config.items()]
             command = [sys.executable, "-m", self._entry, *overrides]
-            return Guest(command, threads | {RUN: run}, log, self._folder)
+            return Guest(command, threads | {RUN: run}, log, self._entry, self._folder)
         guest = _kept.get(self._entry)
         if guest is None or guest.process.poll() is not None:
-            guest = _kept[self._entry] = Guest([sys.executable, "-m", "workers.guest"], threads, log)
+            command = [sys.executable, "-m", "workers.guest"]
+            guest = _kept[self._entry] = Guest(command, threads, log, self._entry)
         guest.send(json.dumps([self._entry, run]))
         return guest
+
+    def _provenance(self, guest: Guest) -> Provenance:
+        job = self._job
+        return provenance.record(
+            seed=int(job.spec.complete(job.config).get("seed", 0)),
+            device=device.name(None if job.spec.resources.gpus else device.CPU),
+            threads=job.spec.resources.threads,
+            processes=1,
+            hashes={},
+            deterministic=None,
+            code=guest.code,
+        )
 
     def _serve(self, guest: Guest) -> Outcome | None:
         """Answers reports until the end; None where the process has to be killed."""

@@ -15,17 +15,14 @@ import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
 from sweeps.spec import Resources
+from workers.crew import NAMESPACE, clear, find, hire, parts
 from workers.executor import Attempt, Calibration, Delivery, Device, Unplaceable
-from workers.host import Host
 from workers.job import Job, Outcome
 from workers.slot import Slot
 
 log = logging.getLogger(__name__)
 
 _ray: Any = ray  # some of Ray is untyped
-_Worker: Any = ray.remote(Host)
-
-NAMESPACE = "scalewise"
 OBJECT_STORE_BYTES = 100 * 2**20  # points are small; the default is a third of the memory
 WARM = 8  # workers started before they are asked for
 JOINING_SECONDS = 30.0  # a cluster's other machines may still be joining
@@ -73,11 +70,12 @@ class RayPool:
 
     def capacity(self, resources: Resources) -> int:
         """How many runs that ask for these resources fit at once when nothing else runs."""
-        asked = {"CPU": resources.cpus, "GPU": resources.gpus}
-        fit = sum(
+        asked = parts(resources)
+        processes = sum(
             int(min(node.get(kind, 0.0) / amount + 1e-9 for kind, amount in asked.items() if amount > 0))
             for node in self._machines()
         )
+        fit = processes // resources.processes
         return fit if self._limit is None else min(fit, self._limit)
 
     def room(self) -> bool:
@@ -113,6 +111,8 @@ class RayPool:
                 self._drop(slot)
             else:
                 self._advance(slot, timeout)
+            if slot in self._slots and (trouble := slot.crew.trouble()) is not None:
+                self._lose(slot, trouble)
         calls = {slot.ref: slot for slot in self._slots if slot.ref is not None}
         if calls:
             _, waiting = ray.wait(list(calls), num_returns=1, timeout=timeout)
@@ -166,15 +166,16 @@ class RayPool:
         try:
             actor: Any = ray.get_actor(worker, namespace=NAMESPACE)
             state: State = ray.get(actor.holds.remote(), timeout=ADOPT_SECONDS)
+            held, resources = state
+            if (run_id, attempt) not in held:
+                return False
+            slot = next((slot for slot in self._slots if slot.name == worker), None)
+            if slot is None:
+                slot = Slot(worker, find(worker, actor, resources), resources, ready=True)
+                self._slots.append(slot)
         except (ValueError, RayActorError, GetTimeoutError):
+            clear(worker)
             return False
-        held, resources = state
-        if (run_id, attempt) not in held:
-            return False
-        slot = next((slot for slot in self._slots if slot.name == worker), None)
-        if slot is None:
-            slot = Slot(worker, actor, resources, ready=True)
-            self._slots.append(slot)
         slot.training.add((run_id, attempt))
         slot.acknowledged[run_id, attempt] = 0
         return True
@@ -201,7 +202,7 @@ class RayPool:
         """Ends every worker, on a cluster only those that do not train, and leaves Ray."""
         for slot in self._slots:
             if not self._external or not slot.acknowledged:
-                ray.kill(slot.actor)
+                slot.crew.dismiss()
         self._slots.clear()
         ray.shutdown()
 
@@ -222,9 +223,11 @@ class RayPool:
             kind: max((node.get(kind, 0.0) for node in self._machines()), default=0)
             for kind in ("CPU", "GPU")
         }
+        shared = f" for {asked.processes} processes" if asked.processes > 1 else ""
         return (
-            f"the run asks for {asked.cpus:g} CPUs and {asked.gpus:g} GPUs; the cluster's largest machines "
-            f"have {most['CPU']:g} CPUs and {most['GPU']:g} GPUs; ask for less in resources or add a machine"
+            f"the run asks for {asked.cpus:g} CPUs and {asked.gpus:g} GPUs{shared}; the cluster's largest "
+            f"machines have {most['CPU']:g} CPUs and {most['GPU']:g} GPUs; ask for less in resources or add "
+            "a machine"
         )
 
     def _make_room(self, asked: Resources) -> Slot | None:
@@ -251,22 +254,14 @@ class RayPool:
 
     def _open(self, resources: Resources) -> Slot:
         name = f"{self._owner}-{next(self._numbers)}"
-        options: dict[str, Any] = {"lifetime": "detached"} if self._external else {}
         try:
-            actor = _Worker.options(
-                name=name,
-                namespace=NAMESPACE,
-                num_cpus=resources.cpus,
-                num_gpus=resources.gpus,
-                max_concurrency=4,
-                **options,
-            ).remote(resources, lonely=self._external)
+            crew = hire(name, resources, detached=self._external)
         except ValueError as error:
             raise Unplaceable(
                 f"Ray refuses {resources.cpus:g} CPUs and {resources.gpus:g} GPUs: {error}"
             ) from None
-        slot = Slot(name, actor, resources)
-        slot.ask("prepare", actor.prepare.remote())
+        slot = Slot(name, crew, resources)
+        slot.ask("prepare", crew.prepare())
         self._slots.append(slot)
         return slot
 
@@ -333,8 +328,7 @@ class RayPool:
 
     def _drop(self, slot: Slot) -> None:
         self._slots.remove(slot)
-        with contextlib.suppress(RayError):
-            ray.kill(slot.actor)
+        slot.crew.dismiss()
 
 
 def _connect(address: str | None) -> None:

@@ -19,22 +19,29 @@ class Sampler:
         seeds: of the members.
         batch: examples of a step.
         device: that takes them.
+        rows: of every batch that are asked for here, where others take the rest.
     """
 
-    def __init__(self, places: int, seeds: Sequence[int], batch: int, device: torch.device) -> None:
+    def __init__(
+        self, places: int, seeds: Sequence[int], batch: int, device: torch.device, rows: slice = slice(None)
+    ) -> None:
         self._places = places
         self._seeds = list(seeds)
         self._batch = batch
         self._device = device
+        self._rows = rows
         self._number = -1
         self._block = torch.empty(0)
 
     def __call__(self, step: int) -> Tensor:
-        """Of one step: int64, (members, batch)."""
+        """Of one step: int64, (members, batch) or the rows of it."""
         number, at = divmod(step, BLOCK)
         if number != self._number:
-            drawn = np.stack([self._draw(seed, number) for seed in self._seeds], axis=1)
-            self._block = torch.from_numpy(drawn).to(self._device)
+            drawn = np.stack([self._draw(seed, number) for seed in self._seeds], axis=1)[:, :, self._rows]
+            block = torch.from_numpy(np.ascontiguousarray(drawn))
+            # From pinned memory, since a step waits for nothing.
+            block = block.pin_memory() if self._device.type == "cuda" else block
+            self._block = block.to(self._device, non_blocking=True)
             self._number = number
         return self._block[at]
 

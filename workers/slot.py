@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from sweeps.spec import Resources
+from workers.crew import Crew
 from workers.executor import Attempt
 from workers.job import Job
 
@@ -26,7 +27,7 @@ class Slot:
     """
 
     name: str
-    actor: Any
+    crew: Crew
     resources: Resources
     ready: bool = False
     training: set[Attempt] = field(default_factory=set)
@@ -42,6 +43,11 @@ class Slot:
     def ask(self, call: Call, ref: Any) -> None:
         """Remembers the call that is under way."""
         self.call, self.ref, self.called_at = call, ref, time.monotonic()
+
+    @property
+    def actor(self) -> Any:
+        """The process that is talked to."""
+        return self.crew.first
 
     @property
     def idle(self) -> bool:

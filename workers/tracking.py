@@ -125,6 +125,7 @@ def show_run(target: Target, item: MirrorRun, spec: SweepSpec) -> str:
     if item.reason:
         tags["why"] = item.reason
     tags |= {f"expected.{_safe(name)}": f"{value:.4g}" for name, value in item.expected.items()}
+    tags |= {f"scalewise.{name}": _in_a_word(value) for name, value in item.provenance.items()}
     if run.reason:
         tags["reason"] = run.reason
     metrics = [
@@ -188,6 +189,10 @@ def _milliseconds(moment: datetime) -> int:
 def _safe(name: str) -> str:
     """A name without what MLflow refuses."""
     return re.sub(r"[^\w\- /]", "_", name)[:200]
+
+
+def _in_a_word(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _run_name(spec: SweepSpec, run: Run) -> str:

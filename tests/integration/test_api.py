@@ -15,6 +15,7 @@ import conf
 from api.app import create_app
 from api.client import ServiceError, Unreachable, connect
 from store import queue
+from store.provenance import trace
 from sweeps.runs import RunState, SweepState
 
 PROBLEM = "application/problem+json"
@@ -287,6 +288,15 @@ def test_runs_and_points(answering: Served) -> None:
     thin = client.http.get(f"/v1/sweeps/1/runs/{runs[0].id}/points?limit=5&metric=val_loss").json()["data"]
     assert [point["seq"] for point in (thin[0], thin[-1])] == [1, 40] and len(thin) == 5
     assert client.http.get(f"/v1/sweeps/2/runs/{runs[0].id}/points").status_code == 404
+
+
+def test_a_run_tells_what_ran(served: Served) -> None:
+    run = served.client.runs(served.client.submit(spec()).id)[0]
+    assert served.client.run(run.id).provenance is None
+    with served.sessions.begin() as session:
+        (claim,) = queue.claim(session, "test", 60.0)
+        trace(session, claim.run.id, claim.attempt, {"torch": "2.0", "git_dirty": True})
+    assert served.client.run(claim.run.id).provenance == {"torch": "2.0", "git_dirty": True}
 
 
 def test_events_end_with_the_sweep_and_resume(answering: Served) -> None:

@@ -15,8 +15,8 @@ from sweeps.runs import Point
 from sweeps.spec import parse
 from workers import cohort, train
 from workers.cohort import Cohort
-from workers.engines import stacked
-from workers.job import Job, Outcome, Verdict
+from workers.engines import graphs, stacked
+from workers.job import Job, Outcome, Provenance, Verdict
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "mlp": {"dataset": "digits", "width": 16, "depth": 2},
@@ -34,6 +34,9 @@ class Ear:
         self.stop = stop or {}
         self.got: dict[int, list[Point]] = {}
         self.outcomes: dict[int, Outcome] = {}
+
+    def began(self, run_id: int, provenance: Provenance) -> None:  # noqa: ARG002
+        self.provenance = provenance
 
     def points(self, run_id: int, points: list[Point]) -> Verdict:
         self.got.setdefault(run_id, []).extend(points)
@@ -135,6 +138,16 @@ def test_diagnostics_are_told_at_every_evaluation_and_change_nothing(tmp_path: P
         assert without == [(metric, value) for _, metric, value in plain.curve(run)]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stack_trains_in_half_precision(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = make(tmp_path, kind, precision="bfloat16")
+    many, single = together(jobs), alone(jobs[:1])
+    assert "not traced" not in caplog.text
+    assert many.outcomes[0].loss == pytest.approx(single.outcomes[0].loss, rel=0.01)
+
+
 @pytest.mark.parametrize("kind", ["mlp", "vit", "gpt"])
 def test_neighbours_change_nothing_bit_for_bit(tmp_path: Path, kind: str) -> None:
     jobs = make(tmp_path, kind)
@@ -213,6 +226,52 @@ def test_what_cannot_be_traced_is_stacked_all_the_same(
     plain = together(jobs)
     assert "not traced, stacks as it is: data-dependent" in caplog.text
     assert [plain.curve(run) for run in range(4)] == [traced.curve(run) for run in range(4)]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_step_that_is_recorded_once_and_played_again_has_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """A CUDA graph is the code of one step over places in memory; here the same is done without a GPU."""
+    jobs = make(tmp_path, optimizer=optimizer)
+    expected, recordings = together(jobs), []
+
+    class Recording:
+        def __init__(self, body: graphs.Body, inputs: torch.Tensor, targets: torch.Tensor) -> None:
+            recordings.append(len(inputs))
+            self.inputs, self.targets, self.engine = inputs.clone(), targets.clone(), body.__self__
+            update = self.engine._update
+            self.places = [self.engine._flat, *update.moments.values(), update._now]
+            self.body = body
+
+        def __call__(self, inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            self.inputs.copy_(inputs)
+            self.targets.copy_(targets)
+            update = self.engine._update
+            now = [self.engine._flat, *update.moments.values(), update._now]
+            assert all(a is b for a, b in zip(self.places, now, strict=True))
+            return self.body(self.inputs, self.targets)
+
+    made = stacked.Stacked.__init__
+
+    def quick(self: stacked.Stacked, *given: Any) -> None:
+        made(self, *given)
+        self._quick = True
+
+    monkeypatch.setattr(stacked, "captured", Recording)
+    monkeypatch.setattr(stacked.Stacked, "__init__", quick)
+    played = together(jobs)
+    assert recordings == [4]
+    assert [played.curve(run) for run in range(4)] == [expected.curve(run) for run in range(4)]
+
+
+def test_what_cannot_be_a_graph_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    def body(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return inputs, targets
+
+    one = torch.ones(1)
+    assert graphs.captured(body, one, one) is body  # there is no GPU, or they do not lie on it
+    assert "no CUDA graph, steps run as they are" in caplog.text
 
 
 def test_seconds_are_shared(tmp_path: Path) -> None:

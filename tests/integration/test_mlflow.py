@@ -149,6 +149,10 @@ def test_everything_arrives_although_the_server_was_away(
         assert one.data.params["width"] == f"{run.config['width']:g}"
         assert one.data.params["params_total"] == f"{run.cost.params_total:g}"
         assert one.data.metrics["val_loss"] == run.loss
+        ran = service.get_run(file_sessions, run.id).provenance or {}
+        assert one.data.tags["scalewise.torch"] == ran["torch"]
+        assert one.data.tags["scalewise.data_train"] == ran["data_train"]
+        assert one.data.tags["scalewise.deterministic"] == "true"
         history = client.get_metric_history(one.info.run_id, "val_loss")
         points = service.list_points(file_sessions, run.id, "val_loss")
         assert [(m.step, m.value, m.timestamp) for m in history] == [

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from sqlalchemy import select
 
 from store import lifecycle, service
@@ -52,6 +53,23 @@ def test_a_sweep_runs_to_its_end(
         (attempt,) = attempts(file_sessions, run.id)
         assert (attempt.device, attempt.members, attempt.memory) == (device.name(), 1, None)
     assert list((home / "checkpoints").glob("*.pt")) == []
+
+
+def test_what_ran_is_stored_with_the_attempt(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any
+) -> None:
+    sweep, _ = service.create_sweep(file_sessions, tiny())
+    assert service.get_run(file_sessions, 1).provenance is None
+    with orchestrate():
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    run = service.list_runs(file_sessions, sweep.id)[0]
+    (attempt,) = attempts(file_sessions, run.id)
+    found = attempt.provenance
+    assert found is not None and found == service.get_run(file_sessions, run.id).provenance
+    assert found["torch"] == torch.__version__
+    assert found["seed"] == run.config["seed"]
+    assert found["threads"] == 1 and found["deterministic"] is True
+    assert re.fullmatch("[0-9a-f]{64}", found["data_train"])
 
 
 def test_two_orchestrators_share_the_runs(

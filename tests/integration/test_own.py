@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import textwrap
 import time
@@ -20,7 +21,7 @@ from sweeps.kinds import own as kinds
 from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
 from workers import own
-from workers.job import Job, Outcome, Verdict
+from workers.job import Job, Outcome, Provenance, Verdict
 from workers.train import train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "trainers.md").read_text()
@@ -40,6 +41,9 @@ class Ear:
         self.stop_at = time.monotonic() + stop_after
         self.got: list[Point] = []
         self.outcome: Outcome | None = None
+
+    def began(self, run_id: int, provenance: Provenance) -> None:  # noqa: ARG002
+        self.provenance = provenance
 
     def points(self, run_id: int, points: list[Point]) -> Verdict:  # noqa: ARG002
         self.got.extend(points)
@@ -117,6 +121,16 @@ def test_a_process_is_kept_for_the_next_run_of_a_function(module: Module, tmp_pa
     first, second = go(spec_of(entry), tmp_path / "a"), go(spec_of(entry), tmp_path / "b")
     assert [p.value for p in first.got] == [p.value for p in second.got]
     assert first.got[1].value == os.getpid()
+
+
+def test_the_commit_of_the_code_is_told(module: Module, mylab: Path, tmp_path: Path) -> None:
+    entry = module("report(1, {'val_loss': 1.0})")
+    for command in ("init -q -b ideas", "add .", "-c user.name=a -c user.email=a@b.c commit -q -m first"):
+        subprocess.run(["git", *command.split()], cwd=mylab.parent, check=True)
+    found = go(spec_of(entry), tmp_path).provenance
+    assert (found["entry"], found["git_branch"], found["git_dirty"]) == (entry, "ideas", False)
+    assert re.fullmatch("[0-9a-f]{40}", str(found["git_commit"]))
+    assert found["seed"] == 0 and "deterministic" not in found
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
 from workers import cohort, device
 from workers.cohort import Cohort, evaluation_steps
-from workers.job import Job, Outcome, Verdict
+from workers.job import Job, Outcome, Provenance, Verdict
 from workers.train import train
 
 CONFIG = {"width": 8.0, "depth": 1.0, "tokens": 8e3, "lr": 1e-2, "batch": 4.0, "resolution": 32.0}
@@ -51,6 +51,9 @@ class Ear:
         self.verdict = verdict
         self.got: dict[int, list[Point]] = {}
         self.outcomes: dict[int, Outcome] = {}
+
+    def began(self, run_id: int, provenance: Provenance) -> None:  # noqa: ARG002
+        self.provenance = provenance
 
     def points(self, run_id: int, points: list[Point]) -> Verdict:
         self.got.setdefault(run_id, []).extend(points)

@@ -14,6 +14,7 @@ from sweeps.data import Task
 from sweeps.spec import Config, Trainer
 from workers.optimizer import BETA1, rate
 from workers.parametrisation import Rule, batch_factor
+from workers.team import Team
 
 State: TypeAlias = dict[str, Any]  # one member's weights and what its optimiser knows of each, by name
 
@@ -29,6 +30,7 @@ class Plan:
         steps: each trains for.
         rules: by name of the parameter.
         device: they train on.
+        team: processes that train the only member together, None where this one does alone.
     """
 
     task: Task
@@ -37,6 +39,7 @@ class Plan:
     steps: Sequence[int]
     rules: Mapping[str, Rule]
     device: torch.device
+    team: Team | None = None
 
     def rates(self) -> Tensor:
         """Learning rate of every step and member, 0 after a member's last: (steps, members), on the CPU."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from workers import optimizer
 from workers.engines.base import Plan, State
@@ -27,7 +28,9 @@ class Single:
         self._plan = plan
         self._model = model
         quick = plan.trainer.execution == "compiled"
-        self._forward = Compiled(model, plan.device) if quick else model
+        # Averages the gradients of the processes while the backward pass goes on.
+        shared = model if plan.team is None else _shared(model, plan.device)
+        self._forward = Compiled(shared, plan.device) if quick else shared
         self._optimizer = optimizer.make(model, plan.configs[0], plan.trainer, plan.rules)
         self._rates = plan.rates()[:, 0].tolist()
         self.norms = torch.zeros(1, device=plan.device)
@@ -78,14 +81,22 @@ class Single:
         return self._model
 
 
+def _shared(model: nn.Module, device: torch.device) -> nn.Module:
+    where = None if device.type == "cpu" else [torch.cuda.current_device()]
+    return DistributedDataParallel(
+        model, device_ids=where, forward_sync_buffers=False, gradient_as_bucket_view=True
+    )
+
+
 class Compiled(nn.Module):
-    """A model through ``torch.compile`` (with CUDA graphs on a GPU), or as it is where that fails."""
+    """A model through ``torch.compile`` (alone on a GPU with CUDA graphs), or as it is where that fails."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
         super().__init__()
         self._plain = model
+        graphs = device.type == "cuda" and not isinstance(model, DistributedDataParallel)
         self._use: Callable[[Tensor], Tensor] = torch.compile(
-            model, mode="reduce-overhead" if device.type == "cuda" else "default"
+            model, mode="reduce-overhead" if graphs else "default"
         )
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -7,26 +7,19 @@ All weights of a member lie in one row, so that clipping and the optimiser take 
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, functionalize, grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.func import functional_call, grad_and_value, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from workers.engines.base import Plan, State
-from workers.engines.tidy import tidy
+from workers.engines.graphs import WARM_STEPS, Body, captured
+from workers.engines.tracing import Gradients, Weights, traced
 from workers.engines.updates import Update, make_update
 from workers.objective import mean_loss_by_gather, wrong
-
-logger = logging.getLogger(__name__)
-
-Weights: TypeAlias = dict[str, Tensor]
-Gradients: TypeAlias = Callable[[Weights, Tensor, Tensor], tuple[Weights, Tensor]]
 
 
 class Stacked:
@@ -54,23 +47,35 @@ class Stacked:
         self._slope = torch.empty_like(self._flat)
         self._update: Update = make_update(plan, self._shapes)
         self._gradients: Gradients | None = None
+        self._quick = plan.trainer.execution == "compiled" and plan.device.type == "cuda"
+        self._body: Body = self._whole
+        self._warm = 0  # steps since shapes or tensors were others
         self._shape: tuple[torch.Size, torch.Size] | None = None
         self.norms = torch.zeros(len(models), device=plan.device)
 
     def step(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:
         """One optimiser step of every member, see ``Engine``."""
-        weights = self._weights()
         if self._gradients is None or self._shape != (inputs.shape, targets.shape):
             all_at_once = vmap(grad_and_value(lambda own, x, y: self._measures(own, x, y)[0]))
-            self._gradients = traced(all_at_once, weights, inputs, targets)
+            self._gradients = traced(all_at_once, self._weights(), inputs, targets)
             self._shape = inputs.shape, targets.shape
+            self._body, self._warm = self._whole, 0
         with torch.no_grad():
-            gradients, losses = self._gradients(weights, inputs, targets)
-            parts = [gradients.pop(name).flatten(1) for name in self._shapes]
-            torch.cat(parts, dim=1, out=self._slope)
-            del parts
-            self.norms = self._update(step, self._flat, self._slope)
-        return losses.detach()
+            self._update.set(step)
+            if self._quick and self._warm == WARM_STEPS:
+                self._body = captured(self._whole, inputs, targets)
+            losses, self.norms = self._body(inputs, targets)
+        self._warm += 1
+        return losses
+
+    def _whole(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """What every step does alike: losses and norms, each (members,)."""
+        assert self._gradients is not None
+        gradients, losses = self._gradients(self._weights(), inputs, targets)
+        parts = [gradients.pop(name).flatten(1) for name in self._shapes]
+        torch.cat(parts, dim=1, out=self._slope)
+        del parts
+        return losses.detach(), self._update(self._flat, self._slope)
 
     def evaluate(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss and share of wrong classes, each (members,)."""
@@ -126,13 +131,3 @@ class Stacked:
             name: part.view(*flat.shape[:-1], *shape)
             for (name, shape), part in zip(self._shapes.items(), parts, strict=True)
         }
-
-
-def traced(function: Gradients, weights: Weights, inputs: Tensor, targets: Tensor) -> Gradients:
-    """The same function as straight-line code, or as it is where it cannot be traced."""
-    try:
-        graph: Gradients = tidy(make_fx(functionalize(function))(weights, inputs, targets))
-    except Exception as error:
-        logger.warning("not traced, stacks as it is: %s", " ".join(str(error).split())[:500])
-        return function
-    return graph

@@ -26,7 +26,10 @@ class Update(Protocol):
     moments: dict[str, Tensor]
     steps: int
 
-    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
+    def set(self, step: int) -> None:
+        """Puts what differs from step to step where the next call reads it. The call is a CUDA graph's."""
+
+    def __call__(self, weights: Tensor, gradients: Tensor) -> Tensor:
         """Changes the weights, (members, weights).
 
         Returns:
@@ -77,6 +80,7 @@ class _Base:
         self._clip = plan.trainer.clip
         self._rates = plan.rates().float().to(device)
         self._rate = None if bool((rate == 1.0).all()) else rate.to(device)
+        self._now = torch.zeros(members, 1, device=device)  # rate of the step
         self._decay = decay.to(device)
         self._asked = asked.to(device)[:, None]
 
@@ -84,6 +88,7 @@ class _Base:
         """Goes on with some of the members."""
         self.moments = {name: moment[rows] for name, moment in self.moments.items()}
         self._rates = self._rates[:, rows]
+        self._now = self._now[rows]
         self._asked = self._asked[rows]
 
     def _clipped(self, gradients: Tensor) -> Tensor:
@@ -93,10 +98,14 @@ class _Base:
         before: Tensor = norms[:, 0]
         return before
 
-    def _rate_of(self, step: int) -> Tensor:
+    def set(self, step: int) -> None:
+        """The rate of a step."""
+        self.steps += 1
+        self._now.copy_(self._rates[step][:, None])
+
+    def _rate_now(self) -> Tensor:
         """(members, 1), or (members, weights) where weights learn at rates of their own."""
-        rate = self._rates[step][:, None]
-        return rate if self._rate is None else rate * self._rate
+        return self._now if self._rate is None else self._now * self._rate
 
 
 class AdamW(_Base):
@@ -108,24 +117,30 @@ class AdamW(_Base):
         self._beta2 = torch.tensor([plan.betas(m)[1] for m in range(len(plan.configs))], device=plan.device)[
             :, None
         ]
+        self._started = torch.zeros((), device=plan.device)  # how far the means have come from their zeros
+        self._scale = torch.zeros_like(self._beta2)
 
-    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
+    def set(self, step: int) -> None:
+        """The rate of a step, and how much its means are still too small."""
+        super().set(step)
+        self._started.fill_(1.0 - self._beta1**self.steps)
+        self._scale.copy_((1.0 - self._beta2**self.steps).sqrt_())
+
+    def __call__(self, weights: Tensor, gradients: Tensor) -> Tensor:
         norms = self._clipped(gradients)
-        self.steps += 1
-        rate = self._rate_of(step)
+        rate = self._rate_now()
         mean, square = self.moments["exp_avg"], self.moments["exp_avg_sq"]
         weights.mul_(1.0 - rate * self._asked * self._decay)
         mean.lerp_(gradients, 1.0 - self._beta1)
         square.lerp_(gradients.square_(), 1.0 - self._beta2)
-        scale = (1.0 - self._beta2**self.steps).sqrt_()
-        size = torch.sqrt(square, out=gradients).div_(scale).add_(EPSILON)
-        weights.addcdiv_(mean * (rate / (1.0 - self._beta1**self.steps)), size, value=-1.0)
+        size = torch.sqrt(square, out=gradients).div_(self._scale).add_(EPSILON)
+        weights.addcdiv_(mean * (rate / self._started), size, value=-1.0)
         return norms
 
     def keep(self, rows: Tensor) -> None:
         """Goes on with some of the members."""
         super().keep(rows)
-        self._beta2 = self._beta2[rows]
+        self._beta2, self._scale = self._beta2[rows], self._scale[rows]
 
 
 class FusedAdamW(AdamW):
@@ -141,16 +156,21 @@ class FusedAdamW(AdamW):
             for member, config in enumerate(plan.configs)
         ]
         self._members = list(range(len(plan.configs)))
-        self._table = plan.rates().tolist()
+        self._table: list[list[float]] = plan.rates().tolist()
+        self._told = self._table[0]
         self._of: tuple[Tensor, ...] = ()
         self._cut: list[tuple[int, Rule, list[list[Tensor]]]] = []
 
-    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
-        norms = torch.linalg.vector_norm(gradients, dim=1)
-        divisors = ((norms + 1e-6) / self._limit).clamp_(min=1.0)
+    def set(self, step: int) -> None:
+        """The rates of a step, as numbers: the kernel takes no tensor of them."""
         self.steps += 1
         self._step.fill_(float(self.steps))
-        rates, divisor_of = self._table[step], divisors.unbind()
+        self._told = self._table[step]
+
+    def __call__(self, weights: Tensor, gradients: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(gradients, dim=1)
+        divisors = ((norms + 1e-6) / self._limit).clamp_(min=1.0)
+        rates, divisor_of = self._told, divisors.unbind()
         for row, rule, parts in self._parts(weights, gradients):
             beta2, decay = self._alone[row]
             torch._fused_adamw_(
@@ -197,11 +217,10 @@ class SGD(_Base):
     def __init__(self, plan: Plan, shapes: Mapping[str, torch.Size]) -> None:
         super().__init__(plan, shapes, ("momentum_buffer",))
 
-    def __call__(self, step: int, weights: Tensor, gradients: Tensor) -> Tensor:
+    def __call__(self, weights: Tensor, gradients: Tensor) -> Tensor:
         norms = self._clipped(gradients)
-        self.steps += 1
         momentum = self.moments["momentum_buffer"]
         gradients.addcmul_(weights, self._asked * self._decay)
         momentum.mul_(MOMENTUM).add_(gradients)
-        weights.sub_(momentum * self._rate_of(step))
+        weights.sub_(momentum * self._rate_now())
         return norms

@@ -52,11 +52,13 @@ class Block(Branch):
         turned = normalise(turning)
         if rotation is not None:
             turned = _rotate(turned, rotation)
-        queries, keys = turned.permute(2, 0, 3, 1, 4)
         values = values.squeeze(2).transpose(1, 2)
-        attended = F.scaled_dot_product_attention(
-            queries, keys, values, is_causal=self.causal, scale=self.scale
-        )
+        queries, keys = turned.permute(2, 0, 3, 1, 4).to(values.dtype)
+        # Gradients of stacked attention mix precisions where it chooses them itself; here all have one.
+        with torch.autocast(stream.device.type, enabled=False):
+            attended = F.scaled_dot_product_attention(
+                queries, keys, values, is_causal=self.causal, scale=self.scale
+            )
         update = self.attended(attended.transpose(1, 2).reshape(batch, positions, width))
         stream = torch.add(stream, update, alpha=self.multiplier)
         update = self.down(F.gelu(self.up(normalise(stream)), approximate="tanh"))
