@@ -50,7 +50,7 @@ def name(device: torch.device | None = None) -> str:
     """The same for all machines of a kind."""
     if torch.cuda.is_available() and (device is None or device.type == "cuda"):
         return torch.cuda.get_device_name()
-    return f"{NAMED}{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{NAMED} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def memory(device: torch.device) -> float:

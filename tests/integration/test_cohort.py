@@ -222,7 +222,7 @@ def test_what_cannot_be_traced_is_stacked_all_the_same(
     def refuse(_function: Any) -> Any:
         raise RuntimeError("data-dependent")
 
-    monkeypatch.setattr(stacked, "make_fx", refuse)
+    monkeypatch.setattr(tracing, "make_fx", refuse)
     plain = together(jobs)
     assert "not traced, stacks as it is: data-dependent" in caplog.text
     assert [plain.curve(run) for run in range(4)] == [traced.curve(run) for run in range(4)]
