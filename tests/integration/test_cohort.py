@@ -15,7 +15,7 @@ from sweeps.runs import Point
 from sweeps.spec import parse
 from workers import cohort, train
 from workers.cohort import Cohort
-from workers.engines import graphs, stacked
+from workers.engines import graphs, stacked, tracing
 from workers.job import Job, Outcome, Provenance, Verdict
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
