@@ -27,7 +27,7 @@ from sweeps.spec import Resources
 from workers import proxies
 from workers.calibrate import Shape, make_spec, shape_config
 from workers.cohort import Cohort
-from workers.job import Job, Outcome, Verdict
+from workers.job import Job, Outcome, Provenance, Verdict
 from workers.objective import mean_loss
 
 SHAPES = {
@@ -40,6 +40,9 @@ SHAPES = {
 
 class Silent:
     """Hears everything and says nothing."""
+
+    def began(self, _run: int, _provenance: Provenance) -> None:
+        return None
 
     def points(self, _run: int, _points: list[Point]) -> Verdict:
         return Verdict.CONTINUE

@@ -21,7 +21,7 @@ from sweeps.coordinates import PARAMETRISATIONS
 from sweeps.data import SOURCES
 from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
-from workers.job import Job, Outcome, Verdict
+from workers.job import Job, Outcome, Provenance, Verdict
 from workers.train import train
 
 BESIDE = 2  # points of the grid on each side of the best that the parabola goes through
@@ -40,6 +40,9 @@ class Ends:
 
     def __init__(self) -> None:
         self.loss: dict[int, float] = {}
+
+    def began(self, run_id: int, provenance: Provenance) -> None:
+        """Is not asked about."""
 
     def points(self, run_id: int, points: list[Point]) -> Verdict:  # noqa: ARG002
         return Verdict.CONTINUE

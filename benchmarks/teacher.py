@@ -22,7 +22,7 @@ from sweeps import fit
 from sweeps.data import TEACHER
 from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
-from workers.job import Job, Outcome, Verdict
+from workers.job import Job, Outcome, Provenance, Verdict
 from workers.train import train
 
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
@@ -34,6 +34,9 @@ class Ear:
 
     def __init__(self) -> None:
         self.outcomes: dict[int, Outcome] = {}
+
+    def began(self, run_id: int, provenance: Provenance) -> None:
+        """Is not asked about."""
 
     def points(self, run_id: int, points: list[Point]) -> Verdict:  # noqa: ARG002
         return Verdict.CONTINUE
