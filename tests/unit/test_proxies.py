@@ -143,7 +143,7 @@ def test_activations_are_the_numbers_autograd_keeps(shape: Shape) -> None:
 
 
 @pytest.mark.parametrize("kind", BUILT_IN)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(data=st.data())
 def test_members_of_a_stack_train_as_alone(kind: str, data: st.DataObject) -> None:
     """Traced and over stacked parameters, as a trainer of many at once runs them."""
