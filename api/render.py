@@ -14,6 +14,7 @@ from sweeps.plan import Plan
 from sweeps.runs import TERMINAL, Decision, Run, RunState, Sweep
 from sweeps.spec import Config, SweepSpec
 
+USUAL = {"mup": 0.0, "unique": 0.0, "fraction": 1.0, "kept": 1.0}  # standard, and all of the data
 COLORS = {
     "queued": "bright_black",
     "running": "cyan",
@@ -63,8 +64,9 @@ def config(spec: SweepSpec, values: Mapping[str, float]) -> str:
 
 
 def at(values: Config) -> str:
-    """A whole configuration."""
-    return "  ".join(f"{name} {number(value)}" for name, value in values.items())
+    """A configuration, without what is as it is nearly always."""
+    shown = {name: value for name, value in values.items() if USUAL.get(name) != value}
+    return "  ".join(f"{name} {number(value)}" for name, value in shown.items())
 
 
 def interval(one: Prediction) -> str:
