@@ -122,12 +122,13 @@ def fit_seconds(timings: Sequence[Timing], others: Sequence[Timing] = ()) -> Sec
     if not rows and not rest:
         return None
     found = _learn(rows, rest)
-    apart = [rows[fold::FOLDS] for fold in range(min(FOLDS, len(rows)))]
-    enough = len(rows) + len(rest) > 1 and len(apart) > 1
-    errors = []
-    for left_out in apart if enough else [rows or rest]:
-        known = _learn([row for row in rows if row not in left_out], rest) if enough else found
-        errors += [known(row.cost, row.members) / row.seconds - 1.0 for row in left_out]
+    if len(rows) < 2:
+        tests = [(found, rows or rest)]
+    else:
+        folds = range(min(FOLDS, len(rows)))
+        kept = [[row for i, row in enumerate(rows) if i % FOLDS != fold] for fold in folds]
+        tests = [(_learn(kept[fold], rest), rows[fold::FOLDS]) for fold in folds]
+    errors = [model(row.cost, row.members) / row.seconds - 1.0 for model, part in tests for row in part]
     return replace(found, error=float(np.sqrt(np.mean(np.square(errors)))))
 
 

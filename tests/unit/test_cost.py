@@ -127,3 +127,11 @@ def test_one_timing_prices_runs_like_it_and_none_prices_nothing() -> None:
     assert learnt is not None
     assert learnt(one) == pytest.approx(3.0)
     assert min(learnt.per_step, learnt.per_activation, learnt.per_flop) >= 0
+
+
+def test_timings_that_are_alike_teach_too() -> None:
+    one = cost({"width": 16.0, "depth": 2.0, "resolution": 64.0, "tokens": 1e5, "batch": 8.0})
+    learnt = fit_seconds([Timing(one, 3.0)] * 2)
+    assert learnt is not None
+    assert learnt(one) == pytest.approx(3.0)
+    assert learnt.error == pytest.approx(0.0, abs=1e-9)
