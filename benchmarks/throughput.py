@@ -71,7 +71,7 @@ GPTS = {
         "depth": [1, 2],
         "resolution": 32,
         "batch": 8,
-        "tokens": 32 * 8 * 150,
+        "tokens": 32 * 8 * 50,
     },
     "targets": [{"at": {"width": 128, "depth": 2, "tokens": 1e6}}],
     "strategy": {"name": "grid", "first_batch": 16},
