@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from workers.datasets import stdlib
 
@@ -58,28 +56,3 @@ def test_too_little_text_is_an_error_that_says_where(tmp_path: Path) -> None:
     (tmp_path / "one.py").write_text("x = 1\n")
     with pytest.raises(FileNotFoundError, match="found 6 bytes of Python files in"):
         stdlib.load(tmp_path)
-
-
-@given(st.integers(0, 2**31), st.integers(0, 2**40), st.integers(1, 9), st.integers(8, 64))
-def test_a_batch_is_a_function_of_seed_and_step(seed: int, step: int, size: int, resolution: int) -> None:
-    inputs, following = stdlib.batch(TEXT, seed, step, size, resolution)
-    again, _ = stdlib.batch(TEXT, seed, step, size, resolution)
-    assert inputs.shape == following.shape == (size, resolution)
-    assert torch.equal(inputs, again)
-    assert torch.equal(inputs[:, 1:], following[:, :-1])
-
-
-def test_batches_of_other_steps_and_seeds_differ() -> None:
-    batches = [
-        stdlib.batch(TEXT, seed, step, 4, 16)[0].tolist() for seed, step in ((0, 0), (0, 1), (1, 0), (1, 1))
-    ]
-    assert all(a != b for i, a in enumerate(batches) for b in batches[:i])
-
-
-@given(st.integers(64, 2000), st.integers(8, 100))
-def test_evaluation_windows_are_fixed_and_lie_inside(tokens: int, resolution: int) -> None:
-    starts = stdlib.evaluation(TEXT, tokens, resolution)
-    assert tokens <= len(starts) * resolution < tokens + resolution
-    assert starts.min() == 0
-    assert starts.max() + resolution + 1 <= len(TEXT)
-    assert starts.tolist() == stdlib.evaluation(TEXT, tokens, resolution).tolist()

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,47 +109,6 @@ def held_out(path: Path) -> bool:
     """Whether a file, by its path in the library, is held out."""
     digest = hashlib.sha256(path.as_posix().encode()).digest()
     return int.from_bytes(digest[:8], "big") < HELD_OUT * 2**64
-
-
-def batch(text: Tensor, seed: int, step: int, size: int, resolution: int) -> tuple[Tensor, Tensor]:
-    """The training batch of one step, the same whenever it is asked for.
-
-    Args:
-        text: uint8, (bytes,).
-        seed: of the run.
-        step: counted from 0.
-        size: sequences.
-        resolution: bytes of a sequence.
-
-    Returns:
-        Inputs and the bytes that follow them, int64, each (size, resolution).
-    """
-    random = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, step]))
-    return windows(text, random.integers(0, len(text) - resolution, size), resolution)
-
-
-def evaluation(text: Tensor, tokens: int, resolution: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Where the fixed held-out windows begin: evenly spread, the same for every run of a resolution.
-
-    Args:
-        text: uint8, (bytes,).
-        tokens: bytes to predict; rounded up to whole windows.
-        resolution: bytes of a window.
-
-    Returns:
-        (windows,).
-    """
-    return np.linspace(0, len(text) - resolution - 1, -(-tokens // resolution)).astype(np.int64)
-
-
-def windows(
-    text: Tensor, starts: np.ndarray[tuple[int], np.dtype[np.int64]], resolution: int
-) -> tuple[Tensor, Tensor]:
-    """Cuts windows and the bytes that follow each of their bytes, with one look-up."""
-    first = torch.from_numpy(starts).to(text.device)
-    index = first[:, None] + torch.arange(resolution + 1, device=text.device)
-    cut = text[index].long()
-    return cut[:, :-1], cut[:, 1:]
 
 
 def _bytes(content: bytes) -> Tensor:
