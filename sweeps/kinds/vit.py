@@ -34,7 +34,8 @@ def count(columns: Columns, proxy: Proxy, source: Source) -> Counts:
     )
     patches, outputs = (r / p) ** 2, float(source.outputs)
     embedding, body, head = p**2 * source.channels * d, l * block_weights(d), outputs * d
-    in_order = (p == r) | ((p == 1) & (source.channels == 1))
+    single = np.asarray(columns["batch"], dtype=float) == 1
+    in_order = (p == r) | ((p == 1) & ((source.channels == 1) | single))
     cut = np.where(in_order, 0.0, source.channels * r**2)
     blocks = patches * (l * block_kept(d, head_counts(d, proxy)) + d + 1) + cut
     kept = blocks + d + outputs

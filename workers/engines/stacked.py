@@ -7,6 +7,7 @@ All weights of a member lie in one row, so that clipping and the optimiser take 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from copy import deepcopy
 
@@ -20,6 +21,8 @@ from workers.engines.graphs import WARM_STEPS, Body, captured
 from workers.engines.tracing import Gradients, Weights, traced
 from workers.engines.updates import Update, make_update
 from workers.objective import mean_loss_by_gather, wrong
+
+_choosing = threading.Lock()
 
 
 class Stacked:
@@ -116,8 +119,9 @@ class Stacked:
 
     def _measures(self, weights: Weights, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         task = self._plan.task
-        # Fused attention has no rule for a further axis; this form has.
-        with self._plan.precision(), sdpa_kernel(SDPBackend.MATH):
+        # Fused attention has no rule for a further axis; this form has. Which forms are allowed is the
+        # process's: two threads that leave in another order than they came would leave it changed.
+        with _choosing, self._plan.precision(), sdpa_kernel(SDPBackend.MATH):
             outputs = functional_call(self._skeleton, {**weights, **self._buffers}, (inputs,))
             return mean_loss_by_gather(task, outputs, targets), wrong(task, outputs, targets)
 
