@@ -72,7 +72,11 @@ class Method:
             "objective": OBJECTIVES[self.objective],
             "intervals": intervals,
             "weights": weights,
-            "replicates": {"runs": told.runs, "deviation": told.deviation if told.runs else None},
+            "replicates": {
+                "runs": told.runs,
+                "deviation": told.deviation if told.runs else None,
+                "slope": told.slope if told.runs else None,
+            },
         }
 
 

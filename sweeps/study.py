@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sweeps.allocation import Spending, best_of_law
-from sweeps.ensemble import CUTS, Ensemble, Member, learn
+from sweeps.ensemble import Ensemble, Member, learn
 from sweeps.errors import FitError
 from sweeps.estimate import Method
+from sweeps.holdout import CUTS
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Law
 from sweeps.model import FEATURES
