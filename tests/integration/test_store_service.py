@@ -296,7 +296,7 @@ def test_an_unfinished_run_has_spent_what_it_trained(sessions: Sessions) -> None
 
 
 def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> None:
-    assert service.seconds_model(sessions, SPEC) is None
+    assert service.durations(sessions, SPEC) is None
     cost = SPEC.cost(SPEC.complete({"width": 32, "depth": 1, "tokens": 1e5}))
     for seconds in (3.0, 2.0):
         service.record_timings(sessions, "CPU one", [Timing(cost, seconds)])
@@ -313,8 +313,9 @@ def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> 
     )
     assert service.calibrated(sessions, "CPU one", "mlp")
     assert not service.calibrated(sessions, "GPU two", "mlp")
-    model = service.seconds_model(sessions, SPEC)
-    assert model is not None
+    known = service.durations(sessions, SPEC)
+    assert known is not None and known.stacks is None
+    model = known.alone
     assert model(cost) == pytest.approx(2.0)
     sweep, _ = service.create_sweep(sessions, SPEC)
     runs = service.list_runs(sessions, sweep.id)
@@ -322,6 +323,18 @@ def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> 
     train(sessions, 3)
     assert len(service.timings(sessions)) == 6
     assert [one.kind for one in service.timings(sessions)[:3]] == ["gpt"] * 3
+
+
+def test_a_rest_of_seconds_that_starts_nothing_ends_the_sweep(sessions: Sessions) -> None:
+    """Runs are known to be short, so that one would fit; but no attempt starts with less than a second."""
+    cost = SPEC.cost(SPEC.complete({"width": 16, "depth": 1, "tokens": 20_000}))
+    service.record_timings(sessions, "CPU one", [Timing(cost, 1e-3)])
+    limited = replace(SPEC, budget=Budget(runs=60, device_seconds=16.5))
+    sweep, _ = service.create_sweep(sessions, limited)
+    ended = play(sessions, sweep)
+    assert ended.state == SweepState.FINISHED and "device seconds" in (ended.reason or "")
+    assert ended.counts[RunState.QUEUED] == 0
+    assert ended.counts[RunState.FINISHED] == 8
 
 
 def test_events_can_be_followed(sessions: Sessions) -> None:
