@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from sweeps.errors import FitError
 from sweeps.estimate import Fit, Method, fit, sample
-from sweeps.holdout import hold_out
+from sweeps.holdout import costliest, hold_out, rows_of, windows
 from sweeps.laws.base import Array, Columns
 from sweeps.misfit import Misfit
 from sweeps.model import Frame, Model, frame, models
@@ -139,7 +139,8 @@ def learn(
     """Fits every model and weighs its law.
 
     A law's weight is the density it gives to larger runs that were held out; with too few runs for that,
-    its evidence.
+    its evidence. Where there are very many runs it is fitted to the costlier ones alone as well, and the same
+    density says how far down it holds.
 
     Args:
         family: models, one for each law.
@@ -151,9 +152,17 @@ def learn(
     Raises:
         FitError: when no law can be fitted.
     """
-    fits = [fit(model, x, loss, method) for model in family]
+    method = method or Method()
+    tries = [(model, window) for model in family for window in windows(model, len(loss), method)]
+    parts = [costliest(x["flops"], window) for _, window in tries]
+    methods = [method.of(rows) for rows in parts]
+    fits = [
+        fit(model, rows_of(x, rows), loss[rows], how)
+        for (model, _), rows, how in zip(tries, parts, methods, strict=True)
+    ]
     trials = [
-        hold_out(model, found, frame_, x, loss, method) for model, found in zip(family, fits, strict=True)
+        hold_out(model, found, frame_, x, loss, method, window)
+        for (model, window), found in zip(tries, fits, strict=True)
     ]
     # What a law says in-sample weighs options of its noise; laws are weighed by what they foretell.
     tried = any(trial.error is not None for trial in trials)
@@ -163,14 +172,19 @@ def learn(
         scores.append(evidence - logsumexp(evidence) + trial.density if tried else evidence)
     total = logsumexp(np.concatenate(scores))
     members = []
-    for model, found, trial, score in zip(family, fits, trials, scores, strict=True):
+    for (model, window), rows, how, found, trial, score in zip(
+        tries, parts, methods, fits, trials, scores, strict=True
+    ):
         for rank, (one, share) in enumerate(zip(found, np.exp(score - total), strict=True)):
             # A law's first fit stays, however little it weighs: what it says is shown beside the others.
-            if rank == 0 or share >= NEGLIGIBLE:
+            if (rank == 0 and window == 1.0) or share >= NEGLIGIBLE:
                 draws = max(FEW, round(DRAWS * share))
-                drawn = sample(model, one, x, loss, frame_.centre, rng, draws, method)
+                part = rows_of(x, rows)
+                drawn = sample(model, one, part, loss[rows], frame_.centre, rng, draws, how)
                 members.append(Member(drawn, float(share), trial.error, trial.stretch))
     rest = sum(member.weight for member in members)
+    place = {model.law.name: i for i, model in enumerate(family)}
+    members.sort(key=lambda member: (place[member.fit.law], -member.weight))
     return Ensemble(
         members=tuple(replace(member, weight=member.weight / rest) for member in members),
         sources=dict(frame_.sources),

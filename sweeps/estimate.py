@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweeps.bootstrap import draw, refit
 from sweeps.errors import FitError
@@ -54,6 +55,10 @@ class Method:
             if getattr(self, name) not in allowed:
                 given = f"given the {name} {getattr(self, name)!r}"
                 raise FitError(f"{given}; allowed: {', '.join(allowed)}")
+
+    def of(self, rows: NDArray[np.intp]) -> Method:
+        """The same for some of the runs."""
+        return self if self.groups is None else replace(self, groups=self.groups[rows])
 
     def said(self, x: Columns, y: Array) -> dict[str, Any]:
         """What a reader must know of it, for a fit to these columns and ln L."""

@@ -19,7 +19,7 @@ from sweeps import fit, predict
 from sweeps.ensemble import from_dict, to_dict
 from sweeps.errors import FitError
 from sweeps.estimate import Method
-from sweeps.holdout import predictive
+from sweeps.holdout import costliest, predictive, windows
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array
 from sweeps.mapping import TableError
@@ -331,6 +331,42 @@ def test_an_outlier_is_no_error_of_the_law() -> None:
     _, own = predictive(error, gradient, scale, 3.0, np.array([[0.01]]))
     assert own[3] == pytest.approx(0.4, abs=0.01)
     assert np.abs(np.delete(own, 3)).max() < 0.01
+
+
+# Many runs with a bowl
+
+
+def test_where_small_models_mislead_the_costlier_runs_are_fitted_alone() -> None:
+    """The best rate falls with compute from the middle on alone; all runs together give one slope for both."""
+    rng, count = np.random.default_rng(9), 720
+    flops = np.repeat(np.geomspace(1e18, 1e21, 24), count // 24)
+    params = np.sqrt(flops / 120.0) * np.exp(rng.uniform(-0.7, 0.7, count))
+    table = {"params": params, "tokens": flops / (6.0 * params), "lr": 10.0 ** rng.uniform(-4.0, -1.5, count)}
+    best = 3e-3 * np.minimum(1.0, (flops / 3e19) ** -0.45)
+    bowl = 0.01 * np.log(table["lr"] / best) ** 2
+    table["loss"] = LAW.at(TRUE, table) * np.exp(bowl + 0.001 * rng.standard_normal(count))
+    found = fit(table, laws="chinchilla", target={"params": 5e9, "tokens": 1e11})
+    used = {member.fit.n: 0.0 for member in found.members}
+    for member in found.members:
+        used[member.fit.n] += member.weight
+    assert set(used) <= {720, 360, 180} and used[720] < 0.5
+    assert sum(used.values()) == pytest.approx(1.0)
+    assert "costliest" in found.checklist["filters"]
+    truth = 3e-3 * (6.0 * 5e9 * 1e11 / 3e19) ** -0.45
+    assert found.settings({"params": 5e9, "tokens": 1e11})["lr"].value == pytest.approx(truth, rel=0.25)
+
+
+def test_shares_of_the_runs_need_a_bowl_and_very_many() -> None:
+    flat, bowl = (study.problem.models[0] for study in (fit(runs(20), laws="chinchilla"), with_rates(20)))
+    assert windows(flat, 10_000, Method()) == windows(bowl, 200, Method()) == (1.0,)
+    assert windows(bowl, 10_000, Method()) == (1.0, 0.5, 0.25)
+    assert windows(bowl, 10_000, Method("huber")) == (1.0,)
+    flops = np.array([3.0, 1.0, 4.0, 2.0])
+    assert costliest(flops, 0.5).tolist() == [0, 2] and costliest(flops, 1.0).tolist() == [0, 1, 2, 3]
+
+
+def with_rates(n: int) -> Study:
+    return fit(runs(n) | {"lr": np.geomspace(1e-3, 1e-2, n)}, laws="chinchilla")
 
 
 # Intervals
