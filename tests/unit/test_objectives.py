@@ -337,7 +337,7 @@ def test_an_outlier_is_no_error_of_the_law() -> None:
 
 
 def test_where_small_models_mislead_the_costlier_runs_are_fitted_alone() -> None:
-    """The best rate falls with compute from the middle on alone; all runs together give one slope for both."""
+    """The best rate falls with compute from the middle on alone; all runs together give one slope."""
     rng, count = np.random.default_rng(9), 720
     flops = np.repeat(np.geomspace(1e18, 1e21, 24), count // 24)
     params = np.sqrt(flops / 120.0) * np.exp(rng.uniform(-0.7, 0.7, count))
