@@ -325,6 +325,21 @@ def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> 
     assert [one.kind for one in service.timings(sessions)[:3]] == ["gpt"] * 3
 
 
+def test_what_changes_of_running_sweeps(sessions: Sessions) -> None:
+    first, _ = service.create_sweep(sessions, SPEC)
+    second, _ = service.create_sweep(sessions, SPEC)
+    assert [one.id for one in (first, second)] == [id_ for id_, *_ in service.running(sessions)]
+    train(sessions, 3)
+    found = {id_: (spec, standing) for id_, spec, standing in service.running(sessions)}
+    assert found[first.id] == (SPEC, service.Standing(revision=0, ended=3))
+    assert found[second.id] == (SPEC, service.Standing(revision=0, ended=0))
+    service.extend(sessions, first.id, Budget(runs=50))
+    service.cancel(sessions, second.id)
+    ((id_, spec, standing),) = service.running(sessions)
+    assert id_ == first.id and spec.budget.runs == 50
+    assert standing == service.Standing(revision=1, ended=3)
+
+
 def test_a_rest_of_seconds_that_starts_nothing_ends_the_sweep(sessions: Sessions) -> None:
     """Runs are known to be short, so that one would fit; but no attempt starts with less than a second."""
     cost = SPEC.cost(SPEC.complete({"width": 16, "depth": 1, "tokens": 20_000}))
