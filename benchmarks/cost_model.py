@@ -14,8 +14,8 @@ import argparse
 import torch
 
 from sweeps.cost import Timing, fit_seconds
-from sweeps.peak import fit_memory
-from sweeps.spec import Resources
+from sweeps.peak import Room, fit_memory
+from sweeps.resources import Resources
 from sweeps.stacks import learn_stacks
 from workers import device
 from workers.calibrate import SHAPES, Shape, grown, make_spec, measure
@@ -83,7 +83,11 @@ def summary(calibration: list[Timing], kind: str) -> str:
     """What the calibration says of itself."""
     stacks = learn_stacks([Timing(**{**vars(one), "device": "here"}) for one in calibration], kind, "here")
     assert stacks is not None
-    sizes = {int(t.cost.params_total): stacks.members(t.cost, 1e9) for t in calibration if t.members == 1}
+    sizes = {
+        int(t.cost.params_total): stacks.pack(t.cost, Room(1e9)).members
+        for t in calibration
+        if t.members == 1
+    }
     told = ", ".join(f"{params}: {size}" for params, size in sorted(sizes.items()))
     return f"; error told {stacks.alone.error:.2f}, of stacks {stacks.together.error:.2f}; stacks {told}"
 

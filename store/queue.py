@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, case, false, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, case, false, func, insert, or_, select, true, update
 from sqlalchemy.orm import Session
 
 from store import db
@@ -53,6 +53,7 @@ class Orphan:
 
     Args:
         worker: name of the actor that trains it, None if none was placed.
+        sharers: workers that fit on its device.
     """
 
     run_id: int
@@ -60,6 +61,7 @@ class Orphan:
     owner: str
     lease_until: datetime
     worker: str | None
+    sharers: int
 
 
 def enqueue(session: Session, sweep_id: int, runs: Sequence[Json]) -> list[int]:
@@ -104,7 +106,7 @@ def claim_alike(
     shape = session.scalars(select(RunRow.shape).where(RunRow.id == like.run.id)).one()
     if shape is None or most < 1:
         return []
-    alike = and_(RunRow.sweep_id == like.run.sweep_id, RunRow.shape == shape)
+    alike = and_(RunRow.sweep_id == like.run.sweep_id, RunRow.shape == shape, ~RunRow.undivided)
     queued = session.scalars(
         select(func.count()).select_from(RunRow).where(alike, RunRow.state == RunState.QUEUED)
     ).one()
@@ -208,9 +210,16 @@ def _lease(session: Session, run_id: int, attempt: int, owner: str, lease_second
     return True
 
 
-def place(session: Session, run_id: int, attempt: int, worker: str, members: int = 1) -> None:
-    """Remembers which worker executes an attempt, so that it can be found again, and with how many others."""
-    _attempt(session, run_id, attempt, worker=worker, members=members)
+def place(
+    session: Session, run_id: int, attempt: int, worker: str, members: int = 1, sharers: int = 1
+) -> None:
+    """Remembers which worker executes an attempt, so that it can be found again, and with how many others.
+
+    Args:
+        members: runs that train together.
+        sharers: workers that fit on its device.
+    """
+    _attempt(session, run_id, attempt, worker=worker, members=members, sharers=sharers)
 
 
 def append(session: Session, run_id: int, attempt: int, points: Sequence[Point], metric: str) -> int:
@@ -321,6 +330,7 @@ def release(
     seconds: float,
     out_of_memory: bool = False,
     ran: Ran | None = None,
+    undivided: bool = False,
 ) -> RunState | None:
     """Gives a running run back.
 
@@ -330,6 +340,7 @@ def release(
         seconds: device seconds of this attempt.
         out_of_memory: it broke because it needed more memory than there was.
         ran: how this attempt was executed, None where nobody knows.
+        undivided: the next attempts are to have a whole device.
 
     Returns:
         QUEUED, FAILED once the retries are used up, CANCELLED once the device seconds are; None when the
@@ -350,6 +361,7 @@ def release(
         failures=broken,
         reason=reason,
         out_of_memory=out_of_memory,
+        undivided=true() if undivided else RunRow.undivided,
         seconds=RunRow.seconds + seconds,
         finished_at=case((over, db.now()), else_=None),
         **FREE,
@@ -370,15 +382,31 @@ def release(
 def orphans(session: Session, now: datetime) -> list[Orphan]:
     """Running runs whose lease runs out before ``now``; a far ``now`` gives all that are running."""
     statement = (
-        select(RunRow.id, RunRow.attempt, AttemptRow.owner, RunRow.lease_until, AttemptRow.worker)
+        select(
+            RunRow.id,
+            RunRow.attempt,
+            AttemptRow.owner,
+            RunRow.lease_until,
+            AttemptRow.worker,
+            AttemptRow.sharers,
+        )
         .join(AttemptRow, and_(AttemptRow.run_id == RunRow.id, AttemptRow.attempt == RunRow.attempt))
         .where(RunRow.state == RunState.RUNNING, RunRow.lease_until < now)
         .order_by(RunRow.id)
     )
     return [
-        Orphan(run_id, attempt, owner, lease_until or now, worker)
-        for run_id, attempt, owner, lease_until, worker in session.execute(statement)
+        Orphan(run_id, attempt, owner, lease_until or now, worker, sharers)
+        for run_id, attempt, owner, lease_until, worker, sharers in session.execute(statement)
     ]
+
+
+def too_many_sharers(session: Session, sweep_id: int) -> int | None:
+    """The fewest workers on one device among which a run of a sweep had too little memory; None so far."""
+    return session.scalar(
+        select(func.min(AttemptRow.sharers))
+        .join(RunRow, RunRow.id == AttemptRow.run_id)
+        .where(RunRow.sweep_id == sweep_id, RunRow.undivided, AttemptRow.sharers > 1)
+    )
 
 
 def cancelled(session: Session, pairs: Collection[tuple[int, int]]) -> list[int]:

@@ -28,7 +28,7 @@ from store.reads import (
     read_sweep,
     to_sweeps,
 )
-from store.timings import calibrated, calibration, record_timings, seconds_model, timings
+from store.timings import calibrated, calibration, finished, record_timings, seconds_model, timings
 from sweeps.answers import settings
 from sweeps.cost import SecondsModel
 from sweeps.errors import Conflict, IllegalTransition, NotFound
@@ -47,6 +47,7 @@ __all__ = [
     "cancel",
     "create_sweep",
     "extend",
+    "finished",
     "forecast",
     "get_fit",
     "get_run",

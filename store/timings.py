@@ -51,14 +51,23 @@ def calibration(sessions: Sessions) -> list[Timing]:
         return _calibration(session)
 
 
-def timings(sessions: Sessions) -> list[Timing]:
-    """The latest runs that finished at their first attempt, then every calibration; the latest first."""
+def finished(sessions: Sessions) -> list[Timing]:
+    """The latest runs that finished at their first attempt, the latest first."""
     with reading(sessions) as session:
-        return read_timings(session)
+        return _finished(session)
 
 
-def read_timings(session: Session) -> list[Timing]:
-    """As ``timings``, inside a transaction."""
+def timings(sessions: Sessions) -> list[Timing]:
+    """Finished runs, then every calibration; the latest first."""
+    with reading(sessions) as session:
+        return _timings(session)
+
+
+def _timings(session: Session) -> list[Timing]:
+    return [*_finished(session), *_calibration(session)]
+
+
+def _finished(session: Session) -> list[Timing]:
     first = and_(AttemptRow.run_id == RunRow.id, AttemptRow.attempt == 1)
     runs = session.execute(
         select(
@@ -68,6 +77,7 @@ def read_timings(session: Session) -> list[Timing]:
             AttemptRow.members,
             AttemptRow.memory,
             AttemptRow.device,
+            AttemptRow.sharers,
         )
         .join(AttemptRow, first)
         .join(SweepRow, SweepRow.id == RunRow.sweep_id)
@@ -75,7 +85,7 @@ def read_timings(session: Session) -> list[Timing]:
         .order_by(RunRow.id.desc())
         .limit(RECENT)
     )
-    return [*(_timing(*row) for row in runs), *_calibration(session)]
+    return [_timing(*row) for row in runs]
 
 
 def _calibration(session: Session) -> list[Timing]:
@@ -93,9 +103,15 @@ def _calibration(session: Session) -> list[Timing]:
 
 
 def _timing(
-    cost: Json, seconds: float, kind: str | None, members: int, memory: float | None, device: str | None
+    cost: Json,
+    seconds: float,
+    kind: str | None,
+    members: int,
+    memory: float | None,
+    device: str | None,
+    sharers: int = 1,
 ) -> Timing:
-    return Timing(Cost(**cost), seconds, kind or "gpt", members, memory, device)
+    return Timing(Cost(**cost), seconds, kind or "gpt", members, memory, device, sharers)
 
 
 def seconds_model(sessions: Sessions, spec: SweepSpec) -> SecondsModel | None:
@@ -106,4 +122,4 @@ def seconds_model(sessions: Sessions, spec: SweepSpec) -> SecondsModel | None:
 
 def read_seconds_model(session: Session, spec: SweepSpec) -> SecondsModel | None:
     """As ``seconds_model``, inside a transaction."""
-    return seconds_alone(read_timings(session), spec.proxy.kind, spec.resources.gpus > 0)
+    return seconds_alone(_timings(session), spec.proxy.kind, spec.resources.gpus > 0)

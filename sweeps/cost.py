@@ -57,6 +57,8 @@ class Timing:
         members: runs that trained together.
         memory: peak bytes of all of them, None where it was not measured.
         device: name of what it ran on, None where that was not stored.
+        sharers: processes that the device was shared among, each with its own runs; ``seconds`` are then its
+            share of the time.
     """
 
     cost: Cost
@@ -65,6 +67,7 @@ class Timing:
     members: int = 1
     memory: float | None = None
     device: str | None = None
+    sharers: int = 1
 
 
 @dataclass(frozen=True)

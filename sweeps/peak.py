@@ -13,7 +13,25 @@ from sweeps.cost import Cost, Timing
 BYTES = 4  # float32
 LEAST = 3  # measured peaks from which factors are learned
 STACKED = 4.0  # copies of every weight beyond ``Cost.memory`` bytes: gradients are there twice
-SHARE = 0.9  # of the memory there is that trainings may take; kernels and libraries want the rest
+SHARE = 0.9  # of memory that trainings may take where nobody measured what kernels and libraries want
+
+
+@dataclass(frozen=True)
+class Room:
+    """What trainings find on a device.
+
+    Args:
+        memory: bytes of it that processes may share.
+        base: bytes that every process takes beside its trainings; None where that was not measured.
+    """
+
+    memory: float
+    base: float | None = None
+
+    def of(self, sharers: int) -> float:
+        """Bytes that trainings may take in one of so many processes."""
+        part = self.memory / sharers
+        return SHARE * part if self.base is None else part - self.base
 
 
 @dataclass(frozen=True)
@@ -38,15 +56,15 @@ class MemoryModel:
         return members * (self.per_parameter * standing + self.factor * rest)
 
     def fits(self, cost: Cost, room: float) -> int:
-        """How many runs of a cost may train together in so many bytes."""
-        return int(SHARE * room / self(cost))
+        """How many runs of a cost may train together in so many bytes, the error allowed for."""
+        return int(room / ((1.0 + self.error) * self(cost)))
 
 
 def fit_memory(timings: Sequence[Timing], stacked: bool) -> MemoryModel:
     """Learned from measured peaks; as counted where there are too few.
 
     Args:
-        timings: of one kind of proxy on one device, all alone or all stacked.
+        timings: of one kind of proxy on one device, all alone or all stacked; runs as well as calibrations.
     """
     rows = [one for one in timings if one.memory is not None and one.memory > 0]
     if len(rows) < LEAST:

@@ -22,6 +22,7 @@ from sweeps.kinds.base import SHAPE, Array, AxisRule, Kind, metrics
 from sweeps.kinds.own import ANY, Own
 from sweeps.laws import LAWS
 from sweeps.proxy import Proxy
+from sweeps.resources import Resources
 from sweeps.wording import booleans, problems, short
 
 Config: TypeAlias = dict[str, float]
@@ -29,25 +30,6 @@ Config: TypeAlias = dict[str, float]
 SILENCE = 600.0
 REGISTERED = ("laws.names", "proxy.entry")  # what the settings allow may have changed since
 OWN_OF_MEMBERS = frozenset({"lr", "weight_decay", "beta2", "init_scale", "seed", "tokens"})  # within a cohort
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one run asks Ray for, all of its processes together.
-
-    Args:
-        processes: that train the run together, each on its share of every batch; 1 is as many as GPUs.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    cpus: Annotated[float, Field(gt=0, le=1024)] = 1.0
-    gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
-    processes: Annotated[int, Field(ge=1, le=64, exclude_if=lambda given: given == 1)] = 1
-
-    @property
-    def threads(self) -> int:
-        """Of each process."""
-        return max(1, int(self.cpus / self.processes))
 
 
 @dataclass(frozen=True)

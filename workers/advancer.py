@@ -12,8 +12,8 @@ from typing import TypeAlias
 
 from store import service
 from store.db import Sessions
+from sweeps.resources import Resources
 from sweeps.runs import TERMINAL, Sweep, SweepState
-from sweeps.spec import Resources
 
 log = logging.getLogger(__name__)
 

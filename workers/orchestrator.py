@@ -16,6 +16,7 @@ from store import queue, service
 from store.db import Sessions, now, reading
 from store.provenance import trace
 from store.queue import Claim, Orphan
+from sweeps.resources import Resources
 from sweeps.runs import RunState
 from workers.advancer import Advancer
 from workers.calibrator import Calibrator
@@ -23,12 +24,14 @@ from workers.executor import Delivery, Pool, Unplaceable
 from workers.held import Held, discard, make_job
 from workers.job import Outcome
 from workers.owner import is_dead
+from workers.placement import Placement, placed
 from workers.stacking import Stacking, alone
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 8.0
 STOPPED = "the orchestrator was stopped"
+SHARED = "out of memory on a share of a GPU; the next attempt gets a whole one"
 CANCELLED = "cancelled"
 LONGEST_PAUSE = 30.0
 BRIEF_SECONDS = 2.0
@@ -59,7 +62,7 @@ class Orchestrator:
         owner: of leases, as ``workers.owner.identity`` gives it.
         checkpoints: folder of checkpoints, the same on every machine of the cluster.
         pace: of its work.
-        stacking: how many runs of a configuration's shape are to train together.
+        stacking: how runs of a configuration's shape are to train together.
     """
 
     def __init__(
@@ -76,8 +79,8 @@ class Orchestrator:
         self._owner = owner
         self._checkpoints = checkpoints
         self._pace = pace or Pace()
-        self._advancer = Advancer(sessions, pool.capacity)
-        self._stacking = stacking
+        self._placement = Placement(stacking, pool.capacity)
+        self._advancer = Advancer(sessions, self._placement.capacity)
         self._calibrator = Calibrator(sessions, pool)
         self._held: dict[int, Held] = {}
         self._waiting: list[Held] = []  # that are to train together as soon as there is room
@@ -159,31 +162,30 @@ class Orchestrator:
         while time.monotonic() >= self._claim_at and not self._waiting:
             if not (self._pool.room() or self._brief):
                 return
-            claims = self._claim()
-            if not claims:
+            self._waiting = self._claim()
+            if not self._waiting:
                 return
-            self._waiting = [self._hold(claim) for claim in claims]
+            spec = self._waiting[0].claim.spec
             self._launch_waiting()
-            if self._calibrator.want(claims[0].spec):
+            if self._calibrator.want(spec):
                 return  # one worker is to be timed
 
-    def _claim(self) -> list[Claim]:
+    def _claim(self) -> list[Held]:
         """The oldest queued run, with others of its shape where training them together pays."""
         with self._sessions.begin() as session:
             claims = queue.claim(session, self._owner, self._pace.lease)
-            if claims:
-                spec, config = claims[0].spec, claims[0].run.config
-                busy = {held.worker for held in self._held.values() if held.worker is not None}
-                asked = spec.resources_of(None)
-                most = self._stacking(spec, config) if asked.processes == 1 else 1
-                sharers = max(1, self._pool.capacity(asked) - len(busy))
-                claims += queue.claim_alike(
-                    session, self._owner, self._pace.lease, claims[0], most - 1, sharers
-                )
-        return claims
+            if not claims:
+                return []
+            members, given = self._placement.place(session, claims[0])
+            busy = {held.worker for held in self._held.values() if held.worker is not None}
+            workers = max(1, self._pool.capacity(given) - len(busy))
+            claims += queue.claim_alike(
+                session, self._owner, self._pace.lease, claims[0], members - 1, workers
+            )
+        return [self._hold(claim, given) for claim in claims]
 
-    def _hold(self, claim: Claim) -> Held:
-        held = Held(claim, make_job(claim, self._checkpoints, self._pace.checkpoint))
+    def _hold(self, claim: Claim, given: Resources) -> Held:
+        held = Held(claim, make_job(claim, given, self._checkpoints, self._pace.checkpoint))
         self._held[held.job.run_id] = held
         return held
 
@@ -206,7 +208,8 @@ class Orchestrator:
             held.started, held.worker, held.members = time.monotonic(), worker, len(group)
         with self._sessions.begin() as session:
             for held in group:
-                queue.place(session, held.job.run_id, held.job.attempt, worker, len(group))
+                sharers = held.job.spec.resources.sharers
+                queue.place(session, held.job.run_id, held.job.attempt, worker, len(group), sharers)
         for held in group:
             together = f", with {len(group) - 1} others" if len(group) > 1 else ""
             log.info("%s started, attempt %d on %s%s", held.name, held.job.attempt, worker, together)
@@ -244,6 +247,10 @@ class Orchestrator:
             state = RunState(outcome.status)
             seconds, reason, ran = outcome.seconds, outcome.reason, outcome.ran
             queue.finish(session, run_id, attempt, state, outcome.loss, seconds, reason, ran=ran)
+        elif outcome.out_of_memory and held.job.spec.resources.sharers > 1:
+            queue.release(
+                session, run_id, attempt, SHARED, False, outcome.seconds, ran=outcome.ran, undivided=True
+            )
         elif outcome.hopeless:
             queue.finish(
                 session,
@@ -380,7 +387,7 @@ class Orchestrator:
                 return
         run = service.get_run(self._sessions, run_id)
         spec = service.get_sweep(self._sessions, run.sweep_id).spec
-        held = self._hold(Claim(run, spec, attempt, None))
+        held = self._hold(Claim(run, spec, attempt, None), placed(spec, run, orphan))
         if orphan.worker is not None and self._pool.adopt(orphan.worker, run_id, attempt):
             held.started, held.worker = time.monotonic(), orphan.worker
             log.info("%s trains on under this orchestrator; its worker is %s", held.name, orphan.worker)

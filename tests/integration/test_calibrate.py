@@ -8,7 +8,7 @@ import torch
 from sweeps.cost import fit_seconds
 from sweeps.kinds import BUILT_IN
 from sweeps.peak import fit_memory
-from sweeps.spec import Resources
+from sweeps.resources import Resources
 from workers import calibrate as calibration
 from workers.calibrate import DATA, SHAPES, Shape, calibrate, grown
 

@@ -490,6 +490,26 @@ def test_how_an_attempt_was_executed_is_stored_and_teaches(sessions: Sessions) -
     ]
 
 
+def test_a_run_that_had_too_little_of_a_device_is_told_from_others(sessions: Sessions) -> None:
+    submit(sessions)
+    first, second = claim(sessions, limit=2)
+    with sessions.begin() as session:
+        assert queue.too_many_sharers(session, first.run.sweep_id) is None
+        queue.place(session, first.run.id, 1, "worker", sharers=4)
+        queue.place(session, second.run.id, 1, "worker", sharers=2)
+        released = queue.release(session, first.run.id, 1, "too large", False, 1.0, undivided=True)
+        assert released is RunState.QUEUED
+        queue.finish(session, second.run.id, 1, RunState.FINISHED, 2.5, 1.0, ran=Ran("GPU"))
+    (again,) = [one for one in claim(sessions, limit=9) if one.run.id == first.run.id]
+    assert again.run.undivided and not again.run.out_of_memory
+    with sessions.begin() as session:
+        queue.place(session, again.run.id, 2, "worker")
+        queue.release(session, again.run.id, 2, "stopped", False, 1.0)
+        assert queue.too_many_sharers(session, again.run.sweep_id) == 4
+    assert service.get_run(sessions, again.run.id).undivided  # whatever else happens to it
+    assert [(one.sharers, one.device) for one in service.finished(sessions)] == [(2, "GPU")]
+
+
 def test_events_wait_for_transactions_that_began_earlier(sessions: Sessions, database_url: str) -> None:
     sweep = submit(sessions)
     last = service.list_events(sessions, sweep.id)[-1].id
