@@ -184,12 +184,24 @@ def prediction(spec: SweepSpec, one: Prediction) -> RenderableType:
         ("loss", f"{one.loss:.4f} {spec.metric.unit or ''}".rstrip()),
         ("90 % interval", f"{one.low:.4f} to {one.high:.4f} for one run (+-{one.relative:.1%})"),
         ("", f"{one.mean_low:.4f} to {one.mean_high:.4f} for the mean over seeds"),
+        *rate(spec, one),
         ("compute", f"{number(one.flops)} FLOPs, {number(one.params)} parameters"),
         ("distance", f"{one.extrapolation:.3g} times the compute of the largest run"),
         ("rests on", f"{len(one.runs)} runs; {laws}"),
     ]
     rows += [(f"warning {w.code}", Text(w.message, "yellow")) for w in one.warnings]
     return facts(rows)
+
+
+def rate(spec: SweepSpec, one: Prediction) -> list[tuple[str, RenderableType]]:
+    """Which rate ``lr`` is, where the one of a training is another."""
+    if one.lr_used is None:
+        return []
+    batch = number(one.at["batch"])
+    told = (
+        f"{number(one.lr_used)} in training at batch {batch}; lr is that at batch {spec.trainer.base_batch}"
+    )
+    return [("rate used", told)]
 
 
 def optimum(spec: SweepSpec, one: Optimum) -> RenderableType:

@@ -10,8 +10,8 @@ from functools import lru_cache
 import torch
 
 from sweeps.resources import Resources
-from sweeps.spec import Trainer
 from sweeps.stacks import CPU as NAMED
+from sweeps.trainer import Trainer
 
 CPU = torch.device("cpu")
 SIZE = {"cpu": 512, "cuda": 8192}  # of the square matrices that tell the peak

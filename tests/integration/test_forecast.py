@@ -21,7 +21,8 @@ from store import queue
 from sweeps.curves.running import nearest
 from sweeps.curves.schedule import trained
 from sweeps.runs import Point, Run, RunState
-from sweeps.spec import Trainer, parse
+from sweeps.spec import parse
+from sweeps.trainer import Trainer
 from workers import optimizer
 
 

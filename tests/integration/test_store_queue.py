@@ -21,7 +21,8 @@ from store.queue import Claim
 from sweeps.cost import Timing
 from sweeps.errors import IllegalTransition, NotFound
 from sweeps.runs import TERMINAL, Point, Ran, Role, RunState, Sweep, SweepState
-from sweeps.spec import Budget, SweepSpec, Trainer, parse
+from sweeps.spec import Budget, SweepSpec, parse
+from sweeps.trainer import Trainer
 
 LEASE = 30.0
 SPEC = parse(

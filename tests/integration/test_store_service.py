@@ -16,7 +16,8 @@ from store.db import Sessions, make_engine, make_sessions, migrate
 from sweeps.cost import Timing
 from sweeps.errors import Conflict, IllegalTransition, NotFound, SpecError
 from sweeps.runs import Point, Role, Run, RunState, Spent, Sweep, SweepState
-from sweeps.spec import Budget, Trainer, parse, spec_hash
+from sweeps.spec import Budget, parse, spec_hash
+from sweeps.trainer import Trainer
 
 SPEC = parse(
     {
