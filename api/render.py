@@ -263,7 +263,7 @@ def plan(one: Plan) -> RenderableType:
         ("runs", f"{one.runs} of {one.candidates} candidates"),
         ("FLOPs", f"{number(one.flops)}  (a run: {number(one.cheapest)} to {number(one.dearest)})"),
         ("time", seconds),
-        ("memory", f"{size(one.memory)} for the largest run"),
+        ("memory", f"{_size(one.memory)} for the largest run"),
     ]
     for target in one.targets:
         words = (
@@ -272,9 +272,14 @@ def plan(one: Plan) -> RenderableType:
         )
         if target.seconds is not None:
             words += f", {duration(target.seconds)}"
-        rows.append((f"target {target.name}", f"{words}, {size(target.memory)}"))
+        rows.append((f"target {target.name}", f"{words}, {_size(target.memory)}"))
     rows += [("warning", Text(text, "yellow")) for text in one.warnings]
     return facts(rows)
+
+
+def _size(memory: float) -> str:
+    """Of one's own code nobody counts it."""
+    return size(memory) if memory > 0 else "unknown memory"
 
 
 def _range(low: float | None, high: float | None) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from store.db import Sessions, reading
 from store.models import AttemptRow, Json, RunRow, SweepRow, TimingRow
 from sweeps.cost import Cost, SecondsModel, Timing
+from sweeps.proxy import trainer_of
 from sweeps.runs import RunState
 from sweeps.spec import SweepSpec
 from sweeps.stacks import seconds_alone
@@ -74,6 +75,7 @@ def _finished(session: Session) -> list[Timing]:
             RunRow.cost,
             RunRow.seconds,
             SweepRow.spec["proxy"]["kind"].as_string(),
+            SweepRow.spec["proxy"]["entry"].as_string(),
             AttemptRow.members,
             AttemptRow.memory,
             AttemptRow.device,
@@ -85,7 +87,10 @@ def _finished(session: Session) -> list[Timing]:
         .order_by(RunRow.id.desc())
         .limit(RECENT)
     )
-    return [_timing(*row) for row in runs]
+    return [
+        _timing(cost, seconds, trainer_of(kind or "gpt", entry), *ran)
+        for cost, seconds, kind, entry, *ran in runs
+    ]
 
 
 def _calibration(session: Session) -> list[Timing]:
@@ -105,13 +110,13 @@ def _calibration(session: Session) -> list[Timing]:
 def _timing(
     cost: Json,
     seconds: float,
-    kind: str | None,
+    kind: str,
     members: int,
     memory: float | None,
     device: str | None,
     sharers: int = 1,
 ) -> Timing:
-    return Timing(Cost(**cost), seconds, kind or "gpt", members, memory, device, sharers)
+    return Timing(Cost(**cost), seconds, kind, members, memory, device, sharers)
 
 
 def seconds_model(sessions: Sessions, spec: SweepSpec) -> SecondsModel | None:
@@ -122,4 +127,4 @@ def seconds_model(sessions: Sessions, spec: SweepSpec) -> SecondsModel | None:
 
 def read_seconds_model(session: Session, spec: SweepSpec) -> SecondsModel | None:
     """As ``seconds_model``, inside a transaction."""
-    return seconds_alone(_timings(session), spec.proxy.kind, spec.resources.gpus > 0)
+    return seconds_alone(_timings(session), spec.proxy.trainer, spec.resources.gpus > 0)

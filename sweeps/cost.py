@@ -53,7 +53,7 @@ class Timing:
     Args:
         cost: of the run (or of the part that was timed).
         seconds: device seconds it took; of one member where several trained together.
-        kind: of proxy.
+        kind: of proxy; of one's own code with its entry (``Proxy.trainer``).
         members: runs that trained together.
         memory: peak bytes of all of them, None where it was not measured.
         device: name of what it ran on, None where that was not stored.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.cost import Cost, SecondsModel, Timing, fit_seconds
+from sweeps.kinds import BUILT_IN
 from sweeps.peak import LEAST, MemoryModel, Room, fit_memory
 
 CPU = "CPU"  # what names of CPUs begin with
@@ -109,18 +110,22 @@ def learn_stacks(
 ) -> Stacks | None:
     """Seconds from a calibration alone, which times both in turn: runs also evaluate and save.
 
-    Memory is learned from both, and from runs how much slower sharing is than predicted.
+    Memory is learned from both, and from runs how much slower sharing is than predicted. Code of one's own is
+    not calibrated: its seconds are those of its runs, and of its stacks nothing is known.
 
     Args:
-        calibration: of any kinds and devices; None comes back where it has none of this kind and device.
+        calibration: of any kinds and devices.
         runs: that finished, likewise.
+
+    Returns:
+        None where there is nothing of this kind and device.
     """
-    of = _here(calibration, kind, device)
+    of, ran = _here(calibration, kind, device), _here(runs, kind, device)
     alone, together = [one for one in of if one.members == 1], [one for one in of if one.members > 1]
-    one, many = fit_seconds(alone), fit_seconds(together)
-    if one is None or many is None:
+    one = fit_seconds(alone or [one for one in ran if one.members == one.sharers == 1])
+    if one is None:
         return None
-    ran = _here(runs, kind, device)
+    many = fit_seconds(together) or one
     by_itself = alone + [one for one in ran if one.members == 1]
     stacked = together + [one for one in ran if one.members > 1]
     found = Stacks(
@@ -142,14 +147,16 @@ def seconds_alone(timings: Sequence[Timing], kind: str, gpu: bool) -> SecondsMod
 
     Args:
         timings: the latest first.
-        kind: of proxy.
+        kind: of proxy. Code of one's own learns from its own runs alone: what its costs are expressions for
+            only its author knows.
         gpu: whether a GPU is asked for.
     """
     alone = [one for one in timings if one.members == one.sharers == 1]
     known = [one for one in alone if one.device is None or on_gpu(one.device) == gpu]
     device = next((one.device for one in _first(known, kind) if one.device is not None), None)
     here = [one for one in known if device is None or one.device in (device, None)]
-    return fit_seconds([one for one in here if one.kind == kind], [one for one in here if one.kind != kind])
+    others = [one for one in here if one.kind != kind and {one.kind, kind} <= BUILT_IN.keys()]
+    return fit_seconds([one for one in here if one.kind == kind], others)
 
 
 def on_gpu(device: str) -> bool:

@@ -46,7 +46,7 @@ class Measured:
     def __call__(self, spec: SweepSpec, asked: Resources, config: Config) -> Packing:
         """How runs of the shape of a configuration are to share what each asks for."""
         device = self._device(asked.shared(1))
-        stacks = None if device is None else self._stacks(spec.proxy.kind, device.name)
+        stacks = None if device is None else self._stacks(spec.proxy.trainer, device.name)
         if device is None or stacks is None:
             return ALONE
         cost = spec.cost(spec.complete(config))

@@ -74,6 +74,7 @@ class Own(Kind):
             "flops_6nd": 6.0 * params * tokens,
             "activations": zero,
             "memory": zero,
+            "layers": zero + 1.0,
         }
         return {name: column.reshape(shape) for name, column in found.items()}
 

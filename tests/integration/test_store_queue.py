@@ -491,6 +491,32 @@ def test_how_an_attempt_was_executed_is_stored_and_teaches(sessions: Sessions) -
     ]
 
 
+def test_code_of_ones_own_is_timed_by_its_entry(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.kinds.own._allowed", ["mylab"])
+    at = {"width": 8, "tokens": 1000}
+    one, other = (
+        parse(
+            {
+                "name": "own",
+                "proxy": {"kind": "own", "entry": f"mylab.{name}:train", "cost": {"params": "10*width"}},
+                "space": at,
+                "targets": [{"at": at}],
+            }
+        )
+        for name in ("one", "other")
+    )
+    submit(sessions, one)
+    (held,) = claim(sessions)
+    with sessions.begin() as session:
+        queue.finish(session, held.run.id, 1, RunState.FINISHED, 2.5, 7.0, ran=Ran("CPU here"))
+    assert [(told.kind, told.seconds) for told in service.finished(sessions)] == [
+        ("own mylab.one:train", 7.0)
+    ]
+    model = service.seconds_model(sessions, one)
+    assert model is not None and model(held.run.cost) == pytest.approx(7.0)
+    assert service.seconds_model(sessions, other) is None and service.seconds_model(sessions, SPEC) is None
+
+
 def test_a_run_that_had_too_little_of_a_device_is_told_from_others(sessions: Sessions) -> None:
     submit(sessions)
     first, second = claim(sessions, limit=2)

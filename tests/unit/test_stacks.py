@@ -110,7 +110,8 @@ def test_small_runs_are_stacked_and_large_ones_are_not() -> None:
     assert stacks.pack(small, Room(1e9)).members == 16
     assert stacks.pack(large, Room(1e9)).members == 1
     assert stacks.pack(cost(512.0, 4.0, 256.0), Room(1e12)).members == 1  # far beyond what was timed
-    assert learn_stacks(timings((1,)), "mlp", HERE) is None
+    only = learn_stacks(timings((1,)), "mlp", HERE)
+    assert only is not None and only.pack(small, Room(1e9)) == ALONE
     assert learn_stacks(timings(), "gpt", HERE) is None
     assert learn_stacks(timings(), "mlp", THERE) is None
 
@@ -201,3 +202,33 @@ def test_runs_teach_how_much_sharing_slows_them_down() -> None:
     assert known_of(runs=alone + useless).pack(small, Room(1e12, 1e6), (1, 2, 4)) == ALONE
     mixed = seconds_alone([*alone, *useless], "mlp", gpu=True)
     assert mixed is not None and mixed(small) == pytest.approx(2 * ALONE_PRICES(small), rel=1e-3)
+
+
+def test_code_of_ones_own_learns_from_its_own_runs_alone() -> None:
+    """The expressions for its costs are wrong by a hundred, and count neither activations nor memory."""
+    name, other = "module mylab.net:build", "module mylab.net:other"
+    known = timings((1,))
+    runs = [
+        replace(
+            one,
+            kind=name,
+            device=GPU,
+            cost=replace(one.cost, flops=100 * one.cost.flops, activations=0.0, memory=0.0, layers=1.0),
+            memory=16 * one.cost.params_total + 0.01 * one.cost.flops / one.cost.steps,
+        )
+        for one in known
+    ]
+    first, far = runs[0].cost, runs[-1].cost
+    own = seconds_alone([*runs, *known], name, gpu=True)
+    assert own is not None and own.timings == len(runs)
+    assert own(far) == pytest.approx(runs[-1].seconds, rel=0.5)
+    assert seconds_alone([*runs, *known], other, gpu=True) is None  # whatever else ran there
+    with_others, without = (seconds_alone(of, "mlp", gpu=False) for of in ([*runs, *known], known))
+    assert with_others == without
+    gpt = seconds_alone([*runs, *(replace(one, device=GPU) for one in known)], "gpt", gpu=True)
+    assert gpt is not None and gpt(known[0].cost) == pytest.approx(known[0].seconds, rel=1e-3)
+    stacks = learn_stacks(known, name, GPU, runs)
+    assert stacks is not None and stacks.peak.peaks == len(runs)
+    assert stacks.peak(first) == pytest.approx(runs[0].memory, rel=1e-6)
+    assert stacks.pack(first, Room(1e12, 1e6)) == ALONE  # its stacks were never timed
+    assert learn_stacks(known, other, GPU, runs) is None
