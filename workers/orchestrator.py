@@ -12,10 +12,11 @@ from pathlib import Path
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from store import queue, service
+from store import attempts, leases, queue, service
 from store.db import Sessions, now, reading
+from store.leases import Orphan
 from store.provenance import trace
-from store.queue import Claim, Orphan
+from store.queue import Claim
 from sweeps.resources import Resources
 from sweeps.runs import RunState
 from workers.advancer import Advancer
@@ -141,7 +142,7 @@ class Orchestrator:
                 self._put_back(held, STOPPED)
             elif self._pool.durable:
                 with self._sessions.begin() as session:
-                    queue.renew(session, held.job.run_id, held.job.attempt, self._owner, 0.0)
+                    leases.renew(session, held.job.run_id, held.job.attempt, self._owner, 0.0)
                 log.info("%s trains on and waits for the next orchestrator", held.name)
             else:
                 held.why_stopped = held.why_stopped or STOPPED
@@ -209,7 +210,7 @@ class Orchestrator:
         with self._sessions.begin() as session:
             for held in group:
                 sharers = held.job.spec.resources.sharers
-                queue.place(session, held.job.run_id, held.job.attempt, worker, len(group), sharers)
+                leases.place(session, held.job.run_id, held.job.attempt, worker, len(group), sharers)
         for held in group:
             together = f", with {len(group) - 1} others" if len(group) > 1 else ""
             log.info("%s started, attempt %d on %s%s", held.name, held.job.attempt, worker, together)
@@ -240,19 +241,19 @@ class Orchestrator:
         if delivery.provenance is not None and not held.traced:
             trace(session, run_id, attempt, delivery.provenance)
         if delivery.points:
-            queue.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
+            attempts.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
         if outcome is None:
             return
         if outcome.status in ("finished", "diverged"):
             state = RunState(outcome.status)
             seconds, reason, ran = outcome.seconds, outcome.reason, outcome.ran
-            queue.finish(session, run_id, attempt, state, outcome.loss, seconds, reason, ran=ran)
+            attempts.finish(session, run_id, attempt, state, outcome.loss, seconds, reason, ran=ran)
         elif outcome.out_of_memory and held.job.spec.resources.sharers > 1:
-            queue.release(
+            attempts.release(
                 session, run_id, attempt, SHARED, False, outcome.seconds, ran=outcome.ran, undivided=True
             )
         elif outcome.hopeless:
-            queue.finish(
+            attempts.finish(
                 session,
                 run_id,
                 attempt,
@@ -267,7 +268,7 @@ class Orchestrator:
             failed = outcome.status == "failed"
             reason = held.why_stopped or outcome.reason or "stopped"
             seconds, large = outcome.seconds, outcome.out_of_memory
-            queue.release(session, run_id, attempt, reason, failed, seconds, large, outcome.ran)
+            attempts.release(session, run_id, attempt, reason, failed, seconds, large, outcome.ran)
 
     def _settle(self, held: Held, delivery: Delivery) -> None:
         """Lets the worker go of what is stored."""
@@ -304,9 +305,9 @@ class Orchestrator:
         job = held.job
         with self._sessions.begin() as session:
             if final:
-                queue.finish(session, job.run_id, job.attempt, RunState.FAILED, None, held.seconds, reason)
+                attempts.finish(session, job.run_id, job.attempt, RunState.FAILED, None, held.seconds, reason)
             else:
-                queue.release(session, job.run_id, job.attempt, reason, True, held.seconds, out_of_memory)
+                attempts.release(session, job.run_id, job.attempt, reason, True, held.seconds, out_of_memory)
         self._free(held)
         if not final:
             self._slow_down()
@@ -316,7 +317,7 @@ class Orchestrator:
         """Queues a run again without counting a failure."""
         job = held.job
         with self._sessions.begin() as session:
-            queue.release(session, job.run_id, job.attempt, reason, False, held.seconds)
+            attempts.release(session, job.run_id, job.attempt, reason, False, held.seconds)
         self._free(held)
         log.info("%s goes back to the queue: %s", held.name, reason)
 
@@ -340,7 +341,7 @@ class Orchestrator:
         if not pairs:
             return
         with reading(self._sessions) as session:
-            found = queue.cancelled(session, pairs)
+            found = leases.cancelled(session, pairs)
         for run_id in found:
             self._cancel(self._held[run_id])
 
@@ -356,7 +357,7 @@ class Orchestrator:
         for held in list(self._held.values()):
             run_id, attempt = held.job.run_id, held.job.attempt
             with self._sessions.begin() as session:
-                ours = queue.renew(session, run_id, attempt, self._owner, self._pace.lease)
+                ours = leases.renew(session, run_id, attempt, self._owner, self._pace.lease)
             if ours or held.why_stopped:
                 continue
             run = service.get_run(self._sessions, run_id)
@@ -374,7 +375,7 @@ class Orchestrator:
     def _recover(self) -> None:
         """Takes over runs whose orchestrator is gone: their live worker, or else their place in the queue."""
         with reading(self._sessions) as session:
-            running = queue.orphans(session, now() + ALL_LEASES)
+            running = leases.orphans(session, now() + ALL_LEASES)
         for orphan in running:
             expired = orphan.lease_until < now()
             if orphan.run_id not in self._held and (expired or is_dead(orphan.owner)):
@@ -383,7 +384,7 @@ class Orchestrator:
     def _take_over(self, orphan: Orphan) -> None:
         run_id, attempt = orphan.run_id, orphan.attempt
         with self._sessions.begin() as session:
-            if not queue.adopt(session, run_id, attempt, self._owner, self._pace.lease, orphan.owner):
+            if not leases.adopt(session, run_id, attempt, self._owner, self._pace.lease, orphan.owner):
                 return
         run = service.get_run(self._sessions, run_id)
         spec = service.get_sweep(self._sessions, run.sweep_id).spec

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
-from store import queue
-from store.queue import Claim, Orphan
+from store import leases
+from store.leases import Orphan
+from store.queue import Claim
 from sweeps.resources import Resources
 from sweeps.runs import Run
 from sweeps.spec import SweepSpec
@@ -40,7 +41,7 @@ class Placement:
             return 1, asked.undivided
         packing = ALONE if asked.processes > 1 else self._stacking(spec, asked, run.config)
         sharers = packing.sharers
-        if sharers > 1 and (broke := queue.too_many_sharers(session, run.sweep_id)) is not None:
+        if sharers > 1 and (broke := leases.too_many_sharers(session, run.sweep_id)) is not None:
             sharers = min(sharers, max(1, broke // 2))
         self._latest[asked] = asked.shared(sharers)
         return packing.members, self._latest[asked]
