@@ -22,8 +22,8 @@ import torch
 from torch import nn
 
 from sweeps.data import SOURCES
+from sweeps.resources import Resources
 from sweeps.runs import Point
-from sweeps.spec import Resources
 from workers import proxies
 from workers.calibrate import Shape, make_spec, shape_config
 from workers.cohort import Cohort

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sweeps.spec import Resources
-from sweeps.stacks import learn_stacks
+from sweeps.peak import Room
+from sweeps.resources import Resources
+from sweeps.stacks import Packing, learn_stacks
 from workers.calibrate import Shape, calibrate, make, make_spec, shape_config
 
 MEMBERS, PROCESSES = 16, 2
@@ -49,7 +50,7 @@ def main() -> None:
         print(
             f"{int(cost.params_total):8} {np.median(alone):9.0f} {np.median(stacked):10.0f} "
             f"{np.median(ratio):6.2f} {ratio[0]:6.2f} {ratio[-1]:6.2f} "
-            f"{float(stacks.gain(vars(cost), MEMBERS)):9.2f} {stacks.members(cost, 1e9)}",
+            f"{float(stacks.gain(vars(cost), Packing(MEMBERS))):9.2f} {stacks.pack(cost, Room(1e9)).members}",
             flush=True,
         )
 

@@ -31,7 +31,7 @@ from store.reads import (
     to_sweeps,
 )
 from store.specs import to_spec
-from store.timings import calibrated, calibration, durations, record_timings, timings
+from store.timings import calibrated, calibration, durations, finished, record_timings, timings
 from sweeps.answers import settings
 from sweeps.errors import Conflict, IllegalTransition, NotFound
 from sweeps.runs import Role, Run, Sweep, SweepState
@@ -51,6 +51,7 @@ __all__ = [
     "create_sweep",
     "durations",
     "extend",
+    "finished",
     "forecast",
     "get_fit",
     "get_run",

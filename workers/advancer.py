@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from store import service
 from store.db import Sessions
 from store.service import Standing
-from sweeps.spec import Resources
+from sweeps.resources import Resources
 
 log = logging.getLogger(__name__)
 

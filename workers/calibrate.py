@@ -11,7 +11,8 @@ import torch
 
 from sweeps.cost import Timing
 from sweeps.data import SOURCES
-from sweeps.spec import Config, Resources, SweepSpec, parse
+from sweeps.resources import Resources
+from sweeps.spec import Config, SweepSpec, parse
 from workers import device
 from workers.cohort import Cohort
 from workers.job import Job

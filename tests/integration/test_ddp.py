@@ -19,8 +19,9 @@ from ray.util import placement_group_table
 
 from sweeps.data import SOURCES
 from sweeps.errors import SpecError
+from sweeps.resources import Resources
 from sweeps.runs import Point
-from sweeps.spec import Resources, SweepSpec, parse, to_dict
+from sweeps.spec import SweepSpec, parse, to_dict
 from workers.executor import Delivery, Unplaceable
 from workers.inprocess import InProcessPool
 from workers.job import Job, Outcome, Provenance, Verdict

@@ -16,9 +16,11 @@ import psutil
 import pytest
 import yaml
 
+from store import service
+from store.db import Sessions
 from sweeps.errors import SpecError
 from sweeps.kinds import own as kinds
-from sweeps.runs import Point
+from sweeps.runs import Point, RunState, SweepState
 from sweeps.spec import SweepSpec, parse
 from workers import own
 from workers.job import Job, Outcome, Provenance, Verdict
@@ -219,3 +221,27 @@ def test_a_network_that_is_none_fails_for_good(mylab: Path, tmp_path: Path) -> N
     ear = go(parse(given), tmp_path)
     assert ear.outcome is not None and ear.outcome.status == "failed" and ear.outcome.hopeless
     assert "mylab.odd:build, which made a int; allowed: a torch.nn.Module" in (ear.outcome.reason or "")
+
+
+def test_a_sweep_of_ones_own_code_runs_to_its_end(
+    module: Module, file_sessions: Sessions, orchestrate: Any, until: Any
+) -> None:
+    entry = module("report(1, {'val_loss': 2 + 10 / run.config['width'] + 100 / run.config['tokens']})")
+    spec = spec_of(
+        entry,
+        space={"width": [8, 16, 32], "tokens": [1000, 2000, 4000]},
+        strategy={"first_batch": 5},
+        budget={"runs": 7},
+        laws={"names": ["chinchilla"]},
+    )
+    sweep, _ = service.create_sweep(file_sessions, spec)
+    with orchestrate():
+        until(
+            lambda: service.get_sweep(file_sessions, sweep.id).state is not SweepState.RUNNING,
+            "the sweep's end",
+        )
+    runs = service.list_runs(file_sessions, sweep.id)
+    assert [run.state for run in runs] == [RunState.FINISHED] * 7
+    assert service.latest_fit(file_sessions, sweep.id) is not None
+    model = service.seconds_model(file_sessions, spec)
+    assert model is not None and model.timings == 7
