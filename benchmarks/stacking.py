@@ -11,7 +11,6 @@ is the size of stack that a calibration of this machine, taken just before, deci
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import time
 from multiprocessing.synchronize import Barrier
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from parts.options import options
 
 from sweeps.peak import Room
 from sweeps.resources import Resources
@@ -30,12 +30,7 @@ SHAPES = (Shape(12, 2, 32), Shape(56, 3, 32), Shape(124, 3, 32), Shape(208, 3, 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    given = parser.parse_args()
+    given = options(__doc__, rounds=5, seconds=1.0)
     timings = [type(one)(**{**vars(one), "device": "here"}) for one in calibrate(Resources(), "mlp")]
     stacks = learn_stacks(timings, "mlp", "here")
     assert stacks is not None
