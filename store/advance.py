@@ -27,9 +27,10 @@ from store.models import (
     to_observation,
 )
 from store.timings import read_seconds_model
+from store.trunks import trunks
 from sweeps.cost import SecondsModel
 from sweeps.errors import NotFound
-from sweeps.runs import TERMINAL, Decision, Role, RunState, SweepState
+from sweeps.runs import TERMINAL, Decision, Role, RunState, SweepState, rest
 from sweeps.scheduler import MIN_FIT, Look, Step, step
 from sweeps.spec import Config, SweepSpec, parse
 
@@ -98,8 +99,9 @@ def start(
             Role.PROXY,
             spec.complete(one.config),
             one.cost,
-            expected_seconds=seconds(one.cost) if seconds else None,
+            expected_seconds=seconds(one.cost) * rest(one.branch, one.cost) if seconds else None,
             decision_id=id_,
+            branch=one.branch,
         )
         for one, id_ in zip(decisions, ids, strict=True)
     ]
@@ -163,6 +165,7 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         out_of_memory=[
             config for _, state, config, too_large, _ in rows if too_large and state == RunState.FAILED
         ],
+        trunks=trunks(session, sweep_id),
     )
     return Known(look, key, sweep.revision, len(rows), len(ended))
 

@@ -39,12 +39,14 @@ class Claim:
         attempt: the fencing token every later call must show.
         device_seconds_left: that this attempt may use, None without a limit. An attempt that reaches it is
             to be stopped and released; it goes on where it was as soon as the budget allows.
+        created_at: when its sweep was.
     """
 
     run: Run
     spec: SweepSpec
     attempt: int
     device_seconds_left: float | None
+    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -169,8 +171,9 @@ def _started(row: RunRow, owner: str) -> Json:
 def _claims(session: Session, rows: Sequence[RunRow]) -> list[Claim]:
     """The claims of claimed rows, with their share of the device seconds."""
     of = SweepRow.id.in_({row.sweep_id for row in rows})
-    found = session.execute(select(SweepRow.id, SweepRow.spec).where(of))
-    specs = {sweep_id: parse(spec, stored=True) for sweep_id, spec in found}
+    found = session.execute(select(SweepRow.id, SweepRow.spec, SweepRow.created_at).where(of)).all()
+    specs = {sweep_id: parse(spec, stored=True) for sweep_id, spec, _ in found}
+    created = {sweep_id: created_at for sweep_id, _, created_at in found}
     proxies = defaultdict(list)
     for row in rows:
         if row.role == Role.PROXY and specs[row.sweep_id].budget.device_seconds is not None:
@@ -178,7 +181,10 @@ def _claims(session: Session, rows: Sequence[RunRow]) -> list[Claim]:
     left: dict[int, float] = {}
     for sweep_id, runs in sorted(proxies.items()):
         left |= grant(session, sweep_id, runs)
-    return [Claim(to_run(row), specs[row.sweep_id], row.attempt, left.get(row.id)) for row in rows]
+    return [
+        Claim(to_run(row), specs[row.sweep_id], row.attempt, left.get(row.id), created[row.sweep_id])
+        for row in rows
+    ]
 
 
 def renew(session: Session, run_id: int, attempt: int, owner: str, lease_seconds: float) -> bool:

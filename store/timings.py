@@ -52,7 +52,8 @@ def calibration(sessions: Sessions) -> list[Timing]:
 
 
 def timings(sessions: Sessions) -> list[Timing]:
-    """The latest runs that finished at their first attempt, then every calibration; the latest first."""
+    """The latest runs that finished at their first attempt, branches left out, then every calibration; the
+    latest first."""
     with reading(sessions) as session:
         return read_timings(session)
 
@@ -71,7 +72,7 @@ def read_timings(session: Session) -> list[Timing]:
         )
         .join(AttemptRow, first)
         .join(SweepRow, SweepRow.id == RunRow.sweep_id)
-        .where(RunRow.state == RunState.FINISHED, RunRow.attempt == 1)
+        .where(RunRow.state == RunState.FINISHED, RunRow.attempt == 1, RunRow.parent_id.is_(None))
         .order_by(RunRow.id.desc())
         .limit(RECENT)
     )

@@ -20,11 +20,12 @@ from sweeps.posterior import Posterior
 from sweeps.reasons import HALF_WIDTH, explain
 from sweeps.refine import refined
 from sweeps.ruled_out import RuledOut
-from sweeps.runs import Decision, Observation, Spent
+from sweeps.runs import Branch, Decision, Observation, Spent
 from sweeps.screen import screen
 from sweeps.space import Places, Table, at_places, blocks, cover, join, tabulate_configs
 from sweeps.spec import Config, SweepSpec
 from sweeps.strategies import STRATEGIES
+from sweeps.trunks import Trunk, branches
 
 MIN_FIT = 6  # observations below which no law is fitted
 EXACT = 1 << 14  # points of a space up to which every candidate is compared
@@ -44,6 +45,7 @@ class Look:
         remaining: budget less what is spent and reserved; infinite where there is no limit.
         slots: runs that may be queued or running at once, less those that are forecast.
         seconds: predicts device seconds, None before anything was timed.
+        trunks: runs with checkpoints that candidates may begin from.
     """
 
     spec: SweepSpec
@@ -56,6 +58,7 @@ class Look:
     seconds: SecondsModel | None
     out_of_memory: Sequence[Config] = ()
     ahead: Mapping[int, float] = field(default_factory=dict)
+    trunks: Sequence[Trunk] = ()
 
     @property
     def coming(self) -> list[Observation]:
@@ -199,8 +202,9 @@ def _choose(look: Look, at: Situation, table: Table) -> tuple[list[Decision], st
     if not at.prices.affordable(remaining).any():
         return [], _exhausted(look)
     decisions: list[Decision] = []
+    begin = branches(spec, look.trunks, table)
     for pick in STRATEGIES[spec.strategy.name](at):
-        decisions.append(_decision(spec, at, table, pick, remaining))
+        decisions.append(_decision(spec, at, table, pick, remaining, begin.of(pick.index)))
     if decisions or look.pending or look.coming or at.wanted < 1 or at.patience == 0.0:
         return decisions, None
     return [], f"no affordable run narrows the answer by {at.patience:.2%}; the best by {worth(at):.2%}"
@@ -212,12 +216,14 @@ def _halts(look: Look, at: Situation) -> list[Halt]:
     if look.spec.strategy.name != "informative" or not coming:
         return []
     table = tabulate_configs(look.spec, [one.config for one in coming])
-    whole = _prices(look, table)
+    whole = _whole_prices(look, table)
     ahead = np.array([look.ahead[one.run_id] for one in coming if one.run_id is not None])
     return halts(at, coming, Prices(whole.flops * ahead, whole.seconds * ahead), look.spec)
 
 
-def _decision(spec: SweepSpec, at: Situation, table: Table, pick: Pick, remaining: Spent) -> Decision:
+def _decision(
+    spec: SweepSpec, at: Situation, table: Table, pick: Pick, remaining: Spent, branch: Branch | None
+) -> Decision:
     """A pick as it is stored: with its reason and what it is expected to do."""
     expected = {}
     if pick.before is not None and pick.after is not None:
@@ -228,9 +234,10 @@ def _decision(spec: SweepSpec, at: Situation, table: Table, pick: Pick, remainin
         config=table.config(pick.index),
         cost=table.cost(pick.index),
         score=pick.score,
-        reason=explain(pick, at, table, spec),
+        reason=explain(pick, at, table, spec, branch),
         strategy=spec.strategy.name,
         expected=expected,
+        branch=branch,
     )
 
 
@@ -258,6 +265,12 @@ def _offer(look: Look, at: Situation, ensemble: Ensemble | None) -> Table:
 
 
 def _prices(look: Look, table: Table) -> Prices:
+    """Of candidates: one that can branch off a run pays for the steps after that alone."""
+    whole, rest = _whole_prices(look, table), branches(look.spec, look.trunks, table).rest
+    return Prices(whole.flops * rest, whole.seconds * rest)
+
+
+def _whole_prices(look: Look, table: Table) -> Prices:
     seconds = look.seconds.of(table.columns) if look.seconds else np.zeros(len(table))
     return Prices(table["flops"], seconds)
 

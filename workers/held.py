@@ -11,6 +11,7 @@ from store.queue import Claim
 from workers.executor import Delivery
 from workers.job import Job
 from workers.titles import title
+from workers.trunks import joints_of
 
 
 @dataclass
@@ -57,6 +58,7 @@ def make_job(claim: Claim, checkpoints: Path, checkpoint_seconds: float) -> Job:
         checkpoint_seconds: between two checkpoints.
     """
     run = claim.run
+    begins, leaves = joints_of(claim, checkpoints)
     # The time of creation keeps runs of different databases apart that share the folder and the number.
     path = checkpoints / f"run-{run.id}-{int(run.created_at.timestamp())}.pt"
     return Job(
@@ -68,6 +70,8 @@ def make_job(claim: Claim, checkpoints: Path, checkpoint_seconds: float) -> Job:
         checkpoint=str(path),
         checkpoint_seconds=checkpoint_seconds,
         max_seconds=claim.device_seconds_left,
+        begins=begins,
+        leaves=leaves,
     )
 
 

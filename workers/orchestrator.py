@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from store import queue, service
+from store import queue, service, trunks
 from store.db import Sessions, now, reading
 from store.provenance import trace
 from store.queue import Claim, Orphan
@@ -21,9 +21,10 @@ from workers.advancer import Advancer
 from workers.calibrator import Calibrator
 from workers.executor import Delivery, Pool, Unplaceable
 from workers.held import Held, discard, make_job
-from workers.job import Outcome
+from workers.job import Job, Outcome
 from workers.owner import is_dead
 from workers.stacking import Stacking, alone
+from workers.trunks import clear, left, rooted
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,7 @@ class Orchestrator:
         moment = time.monotonic()
         if moment >= self._recover_at:
             self._recover()
+            clear(self._sessions, self._checkpoints)
             self._recover_at = moment + self._pace.lease / 3
         self._calibrator.tick()  # before all workers have runs
         self._start()
@@ -180,12 +182,15 @@ class Orchestrator:
                 claims += queue.claim_alike(
                     session, self._owner, self._pace.lease, claims[0], most - 1, sharers
                 )
-        return claims
+            return [claim for claim in claims if rooted(session, claim, self._job(claim))]
 
     def _hold(self, claim: Claim) -> Held:
-        held = Held(claim, make_job(claim, self._checkpoints, self._pace.checkpoint))
+        held = Held(claim, self._job(claim))
         self._held[held.job.run_id] = held
         return held
+
+    def _job(self, claim: Claim) -> Job:
+        return make_job(claim, self._checkpoints, self._pace.checkpoint)
 
     def _launch_waiting(self) -> None:
         """Starts the runs that wait, if there is room by now."""
@@ -236,6 +241,8 @@ class Orchestrator:
         run_id, attempt, outcome = held.job.run_id, held.job.attempt, delivery.outcome
         if delivery.provenance is not None and not held.traced:
             trace(session, run_id, attempt, delivery.provenance)
+        if delivery.points or outcome is not None:
+            trunks.keep(session, run_id, left(held.job))
         if delivery.points:
             queue.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
         if outcome is None:
@@ -379,8 +386,8 @@ class Orchestrator:
             if not queue.adopt(session, run_id, attempt, self._owner, self._pace.lease, orphan.owner):
                 return
         run = service.get_run(self._sessions, run_id)
-        spec = service.get_sweep(self._sessions, run.sweep_id).spec
-        held = self._hold(Claim(run, spec, attempt, None))
+        sweep = service.get_sweep(self._sessions, run.sweep_id)
+        held = self._hold(Claim(run, sweep.spec, attempt, None, sweep.created_at))
         if orphan.worker is not None and self._pool.adopt(orphan.worker, run_id, attempt):
             held.started, held.worker = time.monotonic(), orphan.worker
             log.info("%s trains on under this orchestrator; its worker is %s", held.name, orphan.worker)
