@@ -253,6 +253,8 @@ def plan(one: Plan) -> RenderableType:
     seconds = duration(one.seconds)
     if one.seconds is not None and one.seconds_error is not None:
         seconds += f" on one device (+-{one.seconds_error:.0%})"
+    if duration(one.seconds_together) != duration(one.seconds):
+        seconds += f", {duration(one.seconds_together)} where runs of one shape train together"
     rows: list[tuple[str, RenderableType]] = [
         ("runs", f"{one.runs} of {one.candidates} candidates"),
         ("FLOPs", f"{number(one.flops)}  (a run: {number(one.cheapest)} to {number(one.dearest)})"),

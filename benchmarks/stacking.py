@@ -49,7 +49,7 @@ def main() -> None:
         print(
             f"{int(cost.params_total):8} {np.median(alone):9.0f} {np.median(stacked):10.0f} "
             f"{np.median(ratio):6.2f} {ratio[0]:6.2f} {ratio[-1]:6.2f} "
-            f"{stacks.gain(cost, MEMBERS):9.2f} {stacks.members(cost, 1e9)}",
+            f"{float(stacks.gain(vars(cost), MEMBERS)):9.2f} {stacks.members(cost, 1e9)}",
             flush=True,
         )
 

@@ -26,11 +26,10 @@ from store.models import (
     new_run,
     to_observation,
 )
-from store.timings import read_seconds_model
+from store.timings import read_durations
 from store.trunks import trunks
-from sweeps.cost import SecondsModel
 from sweeps.errors import NotFound
-from sweeps.runs import TERMINAL, Decision, Role, RunState, SweepState, rest
+from sweeps.runs import TERMINAL, Decision, Role, RunState, SweepState
 from sweeps.scheduler import MIN_FIT, Look, Step, step
 from sweeps.spec import Config, SweepSpec, parse
 
@@ -53,7 +52,7 @@ class Known:
     n_terminal: int
 
 
-def advance(sessions: Sessions, sweep_id: int, slots: int) -> bool:
+def advance(sessions: Sessions, sweep_id: int, slots: int, work: float = 0.0) -> bool:
     """Refits a running sweep, starts the runs that are worth it, stops those that are not worth their
     remaining cost, and ends the sweep when there is nothing left to run.
 
@@ -63,6 +62,7 @@ def advance(sessions: Sessions, sweep_id: int, slots: int) -> bool:
 
     Args:
         slots: how many runs may be queued or running at once.
+        work: device seconds of runs that should be queued or running, see ``sweeps.scheduler.Look``.
 
     Returns:
         Whether anything was written.
@@ -71,7 +71,7 @@ def advance(sessions: Sessions, sweep_id: int, slots: int) -> bool:
         NotFound: no such sweep.
     """
     with reading(sessions) as session:
-        known = _know(session, sweep_id, slots)
+        known = _know(session, sweep_id, slots, work)
     if known is None:
         return False
     known = replace(known, look=_foresee(sessions, sweep_id, known.look))
@@ -85,7 +85,6 @@ def start(
     sweep_id: int,
     spec: SweepSpec,
     decisions: Sequence[Decision],
-    seconds: SecondsModel | None,
     fit_id: int | None,
 ) -> None:
     """Stores decisions and queues their runs."""
@@ -99,7 +98,7 @@ def start(
             Role.PROXY,
             spec.complete(one.config),
             one.cost,
-            expected_seconds=seconds(one.cost) * rest(one.branch, one.cost) if seconds else None,
+            expected_seconds=one.expected.get("seconds"),
             decision_id=id_,
             branch=one.branch,
         )
@@ -122,7 +121,7 @@ def start(
     )
 
 
-def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
+def _know(session: Session, sweep_id: int, slots: int, work: float) -> Known | None:
     """Reads what the turn rests on; None when it is not the sweep's turn, or had already been taken."""
     sweep = session.get(SweepRow, sweep_id)
     if sweep is None:
@@ -161,7 +160,8 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         pending=by_state[RunState.QUEUED] + by_state[RunState.RUNNING],
         remaining=used.remaining(spec.budget),
         slots=slots,
-        seconds=read_seconds_model(session, spec),
+        durations=read_durations(session, spec),
+        work=work,
         out_of_memory=[
             config for _, state, config, too_large, _ in rows if too_large and state == RunState.FAILED
         ],
@@ -222,7 +222,7 @@ def _write(session: Session, sweep_id: int, known: Known, result: Step) -> bool:
     for one in known.look.coming:
         if one.run_id in reasons:  # unless it has just ended by itself
             lifecycle.halt(session, sweep_id, one, reasons[one.run_id])
-    start(session, sweep_id, spec, result.decisions, known.look.seconds, fit_id)
+    start(session, sweep_id, spec, result.decisions, fit_id)
     if result.stop is not None and known.n_runs == known.n_terminal and not result.decisions:
         lifecycle.finish(session, sweep_id, result.stop)
     return True

@@ -28,9 +28,8 @@ from store.reads import (
     read_sweep,
     to_sweeps,
 )
-from store.timings import calibrated, calibration, record_timings, seconds_model, timings
+from store.timings import calibrated, calibration, durations, record_timings, timings
 from sweeps.answers import settings
-from sweeps.cost import SecondsModel
 from sweeps.errors import Conflict, IllegalTransition, NotFound
 from sweeps.runs import Role, Run, Sweep, SweepState
 from sweeps.scheduler import Look, Step, step
@@ -46,6 +45,7 @@ __all__ = [
     "calibration",
     "cancel",
     "create_sweep",
+    "durations",
     "extend",
     "forecast",
     "get_fit",
@@ -64,7 +64,6 @@ __all__ = [
     "pause",
     "record_timings",
     "resume",
-    "seconds_model",
     "timings",
     "verify",
 ]
@@ -88,7 +87,7 @@ def create_sweep(sessions: Sessions, spec: SweepSpec, key: str | None = None) ->
             row = session.scalar(select(SweepRow).where(SweepRow.key == key))
             if row is not None:
                 return _again(session, row, digest), False
-    first, seconds = _first_runs(sessions, spec)
+    first = _first_runs(sessions, spec)
     with sessions.begin() as session:
         columns = {"key": key, "name": spec.name, "spec": to_dict(spec), "spec_hash": digest}
         sweep_id = session.scalar(insert_new(session, SweepRow).values(columns).returning(SweepRow.id))
@@ -97,15 +96,14 @@ def create_sweep(sessions: Sessions, spec: SweepSpec, key: str | None = None) ->
                 session, session.scalars(select(SweepRow).where(SweepRow.key == key)).one(), digest
             ), False
         emit(session, sweep_id, "sweep_created", {"name": spec.name, "spec_hash": digest})
-        start(session, sweep_id, spec, first.decisions, seconds, None)
+        start(session, sweep_id, spec, first.decisions, None)
         if not first.decisions:
             lifecycle.finish(session, sweep_id, first.stop or "there is nothing to run")
         return read_sweep(session, sweep_id), True
 
 
-def _first_runs(sessions: Sessions, spec: SweepSpec) -> tuple[Step, SecondsModel | None]:
+def _first_runs(sessions: Sessions, spec: SweepSpec) -> Step:
     """The first batch, chosen without any observation."""
-    seconds = seconds_model(sessions, spec)
     look = Look(
         spec=spec,
         observations=[],
@@ -114,9 +112,9 @@ def _first_runs(sessions: Sessions, spec: SweepSpec) -> tuple[Step, SecondsModel
         pending=[],
         remaining=Totals().remaining(spec.budget),
         slots=spec.strategy.first_batch,
-        seconds=seconds,
+        durations=durations(sessions, spec),
     )
-    return step(look, np.random.default_rng([spec.seed, 0])), seconds
+    return step(look, np.random.default_rng([spec.seed, 0]))
 
 
 def _again(session: Session, row: SweepRow, digest: str) -> Sweep:

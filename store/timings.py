@@ -10,10 +10,10 @@ from sqlalchemy.orm import Session
 
 from store.db import Sessions, reading
 from store.models import AttemptRow, Json, RunRow, SweepRow, TimingRow
-from sweeps.cost import Cost, SecondsModel, Timing
+from sweeps.cost import Cost, Timing
 from sweeps.runs import RunState
 from sweeps.spec import SweepSpec
-from sweeps.stacks import seconds_alone
+from sweeps.stacks import Durations, learn_durations
 
 RECENT = 500  # finished runs that teach
 
@@ -99,12 +99,14 @@ def _timing(
     return Timing(Cost(**cost), seconds, kind or "gpt", members, memory, device)
 
 
-def seconds_model(sessions: Sessions, spec: SweepSpec) -> SecondsModel | None:
-    """Predicts the device seconds of a run that trains alone; None before anything was timed."""
+def durations(sessions: Sessions, spec: SweepSpec) -> Durations | None:
+    """Predicts the device seconds of runs, alone and together; None before anything was timed."""
     with reading(sessions) as session:
-        return read_seconds_model(session, spec)
+        return read_durations(session, spec)
 
 
-def read_seconds_model(session: Session, spec: SweepSpec) -> SecondsModel | None:
-    """As ``seconds_model``, inside a transaction."""
-    return seconds_alone(read_timings(session), spec.proxy.kind, spec.resources.gpus > 0)
+def read_durations(session: Session, spec: SweepSpec) -> Durations | None:
+    """As ``durations``, inside a transaction."""
+    asked = spec.resources_of(None)
+    known = [] if asked.processes > 1 else _calibration(session)  # a run that several train trains alone
+    return learn_durations(read_timings(session), known, spec.proxy.kind, asked.gpus > 0)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import nnls
 
 from sweeps.cost import Cost, Timing
+
+Array = NDArray[np.float64]
 
 BYTES = 4  # float32
 LEAST = 3  # measured peaks from which factors are learned
@@ -34,12 +37,16 @@ class MemoryModel:
 
     def __call__(self, cost: Cost, members: int = 1) -> float:
         """Of a run, or of ``members`` that train together."""
-        standing, rest = _parts(cost)
-        return members * (self.per_parameter * standing + self.factor * rest)
+        return members * float(self.of(vars(cost)))
 
-    def fits(self, cost: Cost, room: float) -> int:
-        """How many runs of a cost may train together in so many bytes."""
-        return int(SHARE * room / self(cost))
+    def of(self, columns: Mapping[str, ArrayLike]) -> Array:
+        """Of one of the runs given as columns of ``Cost``, each (n,) or a number."""
+        standing, rest = _parts(columns)
+        return np.asarray(self.per_parameter * standing + self.factor * rest)
+
+    def fits(self, columns: Mapping[str, ArrayLike], room: float) -> Array:
+        """How many runs like each may train together in so many bytes, not rounded."""
+        return SHARE * room / self.of(columns)
 
 
 def fit_memory(timings: Sequence[Timing], stacked: bool) -> MemoryModel:
@@ -52,12 +59,13 @@ def fit_memory(timings: Sequence[Timing], stacked: bool) -> MemoryModel:
     if len(rows) < LEAST:
         return MemoryModel(per_parameter=3.0 * BYTES + (STACKED if stacked else 0.0))
     measured = np.array([float(one.memory or 0.0) / one.members for one in rows])
-    design = np.array([_parts(one.cost) for one in rows]) / measured[:, None]
+    design = np.array([_parts(vars(one.cost)) for one in rows]) / measured[:, None]
     (per_parameter, factor), _ = nnls(design, np.ones(len(rows)))
     error = float(np.sqrt(np.mean((design @ [per_parameter, factor] - 1.0) ** 2)))
     return MemoryModel(float(per_parameter), float(factor), error, len(rows))
 
 
-def _parts(cost: Cost) -> tuple[float, float]:
+def _parts(columns: Mapping[str, ArrayLike]) -> tuple[Array, Array]:
     """Parameters, and bytes beyond weights and moments."""
-    return cost.params_total, cost.memory - 3.0 * BYTES * cost.params_total
+    params, memory = (np.asarray(columns[name], dtype=float) for name in ("params_total", "memory"))
+    return params, memory - 3.0 * BYTES * params

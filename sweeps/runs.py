@@ -119,7 +119,8 @@ class Decision:
         score: expected drop of the target's variance per cost (0 where the strategy has no score).
         reason: in words.
         strategy: that chose.
-        expected: predicted loss and the interval's half-width before and after this run, relative.
+        expected: the interval's half-width before and after this run, relative, the share of what was left of
+            the budget, and the device seconds, of what is known of these.
         branch: where the run begins, None at its first step.
         id, sweep_id, run_id, fit_id, created_at: set once stored.
     """

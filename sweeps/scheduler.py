@@ -10,25 +10,28 @@ import numpy as np
 
 from sweeps.answers import Prediction, predict, settings
 from sweeps.bounds import configurations
-from sweeps.choice import Pick, Prices, Situation, worth
-from sweeps.cost import SecondsModel
+from sweeps.choice import Pick, Situation, worth
+from sweeps.curves.schedule import Steps
 from sweeps.design import beliefs
 from sweeps.ensemble import Ensemble, fit_ensemble, precisions
 from sweeps.halting import Halt, halts
 from sweeps.model import Frame, frame, models
 from sweeps.posterior import Posterior
+from sweeps.prices import Prices, Sharing
 from sweeps.reasons import HALF_WIDTH, explain
 from sweeps.refine import refined
 from sweeps.ruled_out import RuledOut
 from sweeps.runs import Branch, Decision, Observation, Spent
 from sweeps.screen import screen
-from sweeps.space import Places, Table, at_places, blocks, cover, join, tabulate_configs
+from sweeps.space import Places, Table, at_places, blocks, cover, join, shapes, tabulate_configs
 from sweeps.spec import Config, SweepSpec
+from sweeps.stacks import Durations
 from sweeps.strategies import STRATEGIES
 from sweeps.trunks import Trunk, branches
 
 MIN_FIT = 6  # observations below which no law is fitted
 EXACT = 1 << 14  # points of a space up to which every candidate is compared
+GROWTH = 0.25  # of the runs that have ended, at most that many are chosen without hearing of each other
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class Look:
         pending: queued or running, without those that are forecast.
         remaining: budget less what is spent and reserved; infinite where there is no limit.
         slots: runs that may be queued or running at once, less those that are forecast.
-        seconds: predicts device seconds, None before anything was timed.
+        durations: predicts device seconds, None before anything was timed.
+        work: device seconds of runs that should be queued or running, so that nothing is idle until the next
+            look; small runs are more than ``slots`` for that, ``GROWTH`` of those that have ended at most.
         trunks: runs with checkpoints that candidates may begin from.
     """
 
@@ -55,10 +60,16 @@ class Look:
     pending: Sequence[Config]
     remaining: Spent
     slots: int
-    seconds: SecondsModel | None
+    durations: Durations | None
     out_of_memory: Sequence[Config] = ()
     ahead: Mapping[int, float] = field(default_factory=dict)
+    work: float = 0.0
     trunks: Sequence[Trunk] = ()
+
+    @property
+    def ended(self) -> int:
+        """Runs that have ended, and imported ones."""
+        return len(self.observations) - len(self.ahead) + len(self.diverged) + len(self.barred)
 
     @property
     def coming(self) -> list[Observation]:
@@ -109,8 +120,8 @@ def step(look: Look, rng: np.random.Generator) -> Step:
             [],
             f"the interval is within the tolerance: {widest:.2%} <= {tolerance:.2%}",
         )
-    at, table = _situation(look, ensemble, frame_, wanted, rng)
-    decisions, stop = _choose(look, at, table)
+    at, table = _situation(look, ensemble, frame_, max(wanted, _most(look)), rng)
+    decisions, stop = _choose(look, at, table, wanted)
     return Step(ensemble, predictions, decisions, stop, _halts(look, at))
 
 
@@ -122,7 +133,14 @@ def _before_fit(look: Look, missing: int, rng: np.random.Generator) -> Step:
     return Step(None, {}, decisions, stop)
 
 
-def rehearse(spec: SweepSpec, seconds: SecondsModel | None) -> list[Decision]:
+def _most(look: Look) -> int:
+    """Runs that may be chosen at most, where it takes more than there are slots to keep these busy."""
+    if look.durations is None or look.work <= 0.0:
+        return 0
+    return int(GROWTH * look.ended) - len(look.pending) - len(look.ahead)
+
+
+def rehearse(spec: SweepSpec, durations: Durations | None) -> list[Decision]:
     """The runs a sweep would choose if nothing were learned on the way: what it costs, before it starts."""
     budget = spec.budget
     limits = (budget.flops, budget.device_seconds)
@@ -130,10 +148,10 @@ def rehearse(spec: SweepSpec, seconds: SecondsModel | None) -> list[Decision]:
     frame_, rng = frame(spec), np.random.default_rng(spec.seed)
     decisions: list[Decision] = []
     for wanted, part in ((spec.strategy.first_batch, _first_part(spec)), (budget.runs, 1.0)):
-        look = Look(spec, [], [], [], [d.config for d in decisions], remaining, wanted, seconds)
+        look = Look(spec, [], [], [], [d.config for d in decisions], remaining, wanted, durations)
         chosen, _ = decide(look, None, frame_, int(min(wanted, remaining.runs)), rng, part)
         for decision in chosen:
-            remaining -= Spent(1, decision.cost.flops, seconds(decision.cost) if seconds else 0.0)
+            remaining -= Spent(1, decision.cost.flops, decision.expected.get("seconds", 0.0))
         decisions += chosen
     return decisions
 
@@ -162,7 +180,7 @@ def decide(
         The decisions and, when none can be made at all, why.
     """
     at, table = _situation(look, ensemble, frame_, wanted, rng, part)
-    return _choose(look, at, table)
+    return _choose(look, at, table, wanted)
 
 
 def _situation(
@@ -193,21 +211,38 @@ def _situation(
         patience=0.0 if ensemble is None else spec.stop.patience,
     )
     table = _offer(look, at, ensemble)
-    return replace(at, candidates=frame_.columns(table), prices=_prices(look, table)), table
+    prices = _together(look, table, _prices(look, table), branches(spec, look.trunks, table).step)
+    return replace(at, candidates=frame_.columns(table), prices=prices), table
 
 
-def _choose(look: Look, at: Situation, table: Table) -> tuple[list[Decision], str | None]:
-    """As ``decide``, from a situation."""
-    spec, remaining = look.spec, look.remaining
-    if not at.prices.affordable(remaining).any():
+def _choose(look: Look, at: Situation, table: Table, wanted: int) -> tuple[list[Decision], str | None]:
+    """As ``decide``, from a situation, which may allow for more runs than are wanted: these are chosen until
+    there is enough work."""
+    spec, remaining, prices = look.spec, look.remaining, at.prices
+    if not prices.affordable(remaining).any():
         return [], _exhausted(look)
     decisions: list[Decision] = []
     begin = branches(spec, look.trunks, table)
+    lacking = look.work - _in_hand(look) if at.wanted > wanted else 0.0
     for pick in STRATEGIES[spec.strategy.name](at):
-        decisions.append(_decision(spec, at, table, pick, remaining, begin.of(pick.index)))
+        if len(decisions) >= wanted and lacking <= 0.0:
+            break
+        decisions.append(_decision(look, at, table, pick, prices, begin.of(pick.index)))
+        lacking -= prices.spent(pick.index).device_seconds
+        prices = prices.take(pick.index)
     if decisions or look.pending or look.coming or at.wanted < 1 or at.patience == 0.0:
         return decisions, None
     return [], f"no affordable run narrows the answer by {at.patience:.2%}; the best by {worth(at):.2%}"
+
+
+def _in_hand(look: Look) -> float:
+    """Device seconds of the runs that are queued or running."""
+    table = tabulate_configs(look.spec, [*look.pending, *(one.config for one in look.coming)])
+    prices, total = _together(look, table, _whole_prices(look, table), np.zeros(len(table), np.int64)), 0.0
+    for row in range(len(table)):
+        total += prices.spent(row).device_seconds
+        prices = prices.take(row)
+    return total
 
 
 def _halts(look: Look, at: Situation) -> list[Halt]:
@@ -222,20 +257,27 @@ def _halts(look: Look, at: Situation) -> list[Halt]:
 
 
 def _decision(
-    spec: SweepSpec, at: Situation, table: Table, pick: Pick, remaining: Spent, branch: Branch | None
+    look: Look, at: Situation, table: Table, pick: Pick, prices: Prices, branch: Branch | None
 ) -> Decision:
-    """A pick as it is stored: with its reason and what it is expected to do."""
+    """A pick as it is stored: with its reason and what it is expected to do.
+
+    Args:
+        prices: of the candidates when it was chosen.
+        branch: where its run begins.
+    """
     expected = {}
     if pick.before is not None and pick.after is not None:
         before, after = (HALF_WIDTH * float(np.sqrt(max(0.0, k.left[0]))) for k in (pick.before, pick.after))
-        share = float(at.prices.share(remaining)[pick.index])
+        share = float(prices.share(look.remaining)[pick.index])
         expected = {"half_width_before": before, "half_width_after": after, "budget_share": share}
+    if look.durations is not None:
+        expected["seconds"] = prices.spent(pick.index).device_seconds
     return Decision(
         config=table.config(pick.index),
         cost=table.cost(pick.index),
         score=pick.score,
-        reason=explain(pick, at, table, spec, branch),
-        strategy=spec.strategy.name,
+        reason=explain(pick, at, table, look.spec, branch),
+        strategy=look.spec.strategy.name,
         expected=expected,
         branch=branch,
     )
@@ -265,14 +307,27 @@ def _offer(look: Look, at: Situation, ensemble: Ensemble | None) -> Table:
 
 
 def _prices(look: Look, table: Table) -> Prices:
-    """Of candidates: one that can branch off a run pays for the steps after that alone."""
+    """Of candidates, each as if it trained alone: a branch pays for the steps that it trains itself."""
     whole, rest = _whole_prices(look, table), branches(look.spec, look.trunks, table).rest
     return Prices(whole.flops * rest, whole.seconds * rest)
 
 
 def _whole_prices(look: Look, table: Table) -> Prices:
-    seconds = look.seconds.of(table.columns) if look.seconds else np.zeros(len(table))
+    """Each as if it trained alone, from its first step."""
+    known = look.durations
+    seconds = np.zeros(len(table)) if known is None else known.alone.of(table.columns)
     return Prices(table["flops"], seconds)
+
+
+def _together(look: Look, table: Table, alone: Prices, begin: Steps) -> Prices:
+    """As runs of one shape that are chosen together will train, if they begin at one step."""
+    stacks = None if look.durations is None else look.durations.stacks
+    if stacks is None or len(table) == 0:
+        return alone
+    shape, most = shapes(table), stacks.most(table.columns)
+    of = np.unique(shape + (shape.max() + 1) * begin, return_inverse=True)[1]
+    joining = alone.seconds * stacks.joining(table.columns)
+    return replace(alone, sharing=Sharing(of, most, alone.seconds, joining, np.zeros(of.max() + 1, np.intp)))
 
 
 def _exhausted(look: Look) -> str:

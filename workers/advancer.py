@@ -33,11 +33,13 @@ class Look:
         seen: what it rested on; None when it failed.
         until: the same need not be looked at again before this moment.
         failures: in a row.
+        took: seconds.
     """
 
     seen: Seen | None
     until: float
     failures: int = 0
+    took: float = 0.0
 
 
 class Advancer:
@@ -51,7 +53,7 @@ class Advancer:
         self._sessions = sessions
         self._capacity = capacity
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="advance")
-        self._looking: dict[int, tuple[Seen, Future[bool]]] = {}
+        self._looking: dict[int, tuple[Seen, float, Future[bool]]] = {}
         self._looks: dict[int, Look] = {}
         self._scan_at = 0.0
 
@@ -69,9 +71,10 @@ class Advancer:
             seen, last = _seen(sweep), self._looks.get(sweep.id)
             known = last is not None and last.seen in (seen, None) and time.monotonic() < last.until
             if sweep.id not in self._looking and not known:
-                slots = ahead(self._capacity(sweep.spec.resources_of(None)))
-                look = self._thread.submit(service.advance, self._sessions, sweep.id, slots)
-                self._looking[sweep.id] = seen, look
+                fit = self._capacity(sweep.spec.resources_of(None))
+                work = 0.0 if last is None else fit * last.took
+                look = self._thread.submit(service.advance, self._sessions, sweep.id, ahead(fit), work)
+                self._looking[sweep.id] = seen, time.monotonic(), look
 
     def close(self) -> None:
         """Starts nothing further; a look under way ends by itself and stores what it found."""
@@ -88,7 +91,7 @@ class Advancer:
             after = page[-1].id
 
     def _collect(self) -> None:
-        for sweep_id, (seen, look) in list(self._looking.items()):
+        for sweep_id, (seen, begun, look) in list(self._looking.items()):
             if not look.done():
                 continue
             del self._looking[sweep_id]
@@ -96,7 +99,7 @@ class Advancer:
             if error is None:
                 # Nothing written: somebody else has done it, or is about to and may die before.
                 wait = math.inf if look.result() else AGAIN_SECONDS
-                self._looks[sweep_id] = Look(seen, now + wait)
+                self._looks[sweep_id] = Look(seen, now + wait, took=now - begun)
                 self._scan_at = 0.0
             else:
                 last = self._looks.get(sweep_id)

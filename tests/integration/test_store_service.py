@@ -296,7 +296,7 @@ def test_an_unfinished_run_has_spent_what_it_trained(sessions: Sessions) -> None
 
 
 def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> None:
-    assert service.seconds_model(sessions, SPEC) is None
+    assert service.durations(sessions, SPEC) is None
     cost = SPEC.cost(SPEC.complete({"width": 32, "depth": 1, "tokens": 1e5}))
     for seconds in (3.0, 2.0):
         service.record_timings(sessions, "CPU one", [Timing(cost, seconds)])
@@ -313,8 +313,9 @@ def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> 
     )
     assert service.calibrated(sessions, "CPU one", "mlp")
     assert not service.calibrated(sessions, "GPU two", "mlp")
-    model = service.seconds_model(sessions, SPEC)
-    assert model is not None
+    known = service.durations(sessions, SPEC)
+    assert known is not None and known.stacks is None
+    model = known.alone
     assert model(cost) == pytest.approx(2.0)
     sweep, _ = service.create_sweep(sessions, SPEC)
     runs = service.list_runs(sessions, sweep.id)

@@ -12,7 +12,7 @@ from sweeps.data import DIGITS
 from sweeps.kinds.mlp import MLP
 from sweeps.peak import BYTES, fit_memory
 from sweeps.proxy import Proxy
-from sweeps.stacks import learn_stacks, on_gpu, seconds_alone
+from sweeps.stacks import learn_durations, learn_stacks, on_gpu
 
 HERE, THERE, GPU = "CPU here", "CPU there", "Accelerator"
 ALONE = SecondsModel(2e-4, 5e-9, 2e-11, 0.0, 0, per_layer=5e-5, per_parameter=2e-9)
@@ -88,15 +88,16 @@ def test_kinds_and_devices_have_prices_of_their_own() -> None:
     gpu = [replace(one, device=GPU, seconds=one.seconds / 10) for one in alone]
     every = [*alone, *slow, *older, *gpu, *(one for one in timings() if one.members > 1)]
     far = cost(256.0, 4.0, 64.0)
-    found = {(k, g): seconds_alone(every, k, g) for k in ("mlp", "vit") for g in (False, True)}
+    found = {(k, g): learn_durations(every, every, k, g) for k in ("mlp", "vit") for g in (False, True)}
     assert all(found.values())
-    told = {key: model(far) / ALONE(far) for key, model in found.items() if model is not None}
+    told = {key: known.alone(far) / ALONE(far) for key, known in found.items() if known is not None}
     assert told[("mlp", False)] == pytest.approx(1.0, rel=1e-3)
     assert told[("vit", False)] == pytest.approx(5.0, rel=1e-3)
     assert told[("mlp", True)] == told[("vit", True)] == pytest.approx(0.1, rel=1e-3)
-    assert seconds_alone(alone, "mlp", gpu=True) is None
+    assert {key for key, known in found.items() if known and known.stacks} == {("mlp", False)}
+    assert learn_durations(alone, [], "mlp", gpu=True) is None
     unknown = [replace(one, device=None) for one in alone]
-    assert seconds_alone(unknown, "mlp", gpu=False) is not None
+    assert learn_durations(unknown, [], "mlp", gpu=False) is not None
     assert on_gpu(GPU) and not on_gpu(HERE)
 
 
@@ -104,7 +105,7 @@ def test_small_runs_are_stacked_and_large_ones_are_not() -> None:
     stacks = learn_stacks(timings(), "mlp", HERE)
     assert stacks is not None
     small, large = cost(8.0, 1.0, 16.0), cost(128.0, 3.0, 64.0)
-    assert stacks.gain(small, 16) > 3.0
+    assert float(stacks.gain(vars(small), 16)) > 3.0
     assert stacks.members(small, 1e9) == 16
     assert stacks.members(large, 1e9) == 1
     assert stacks.members(cost(512.0, 4.0, 256.0), 1e12) == 1  # far beyond what was timed
@@ -113,11 +114,27 @@ def test_small_runs_are_stacked_and_large_ones_are_not() -> None:
     assert learn_stacks(timings(), "mlp", THERE) is None
 
 
+def test_another_member_costs_less_than_a_run_alone() -> None:
+    """What a stack takes is about what its first member takes and what the others add."""
+    stacks = learn_stacks(timings(), "mlp", HERE)
+    assert stacks is not None
+    one = cost(8.0, 1.0, 16.0)
+    added = float(stacks.joining(vars(one)))
+    assert 0.0 < added < 1.0
+    stack = 16 * stacks.together(one, 16)
+    fixed = stack - 16 * added * stacks.alone(one)
+    assert fixed == pytest.approx((TOGETHER.per_step + TOGETHER.per_layer) * one.steps, rel=1e-3)
+    many = [cost(*shape) for shape in SHAPES]
+    columns = {name: np.array([vars(each)[name] for each in many]) for name in vars(one)}
+    assert [*stacks.most(columns)] == [stacks.members(each, 1e12) for each in many]
+    assert stacks.joining(columns) == pytest.approx([float(stacks.joining(vars(each))) for each in many])
+
+
 def test_a_gain_within_its_own_error_stacks_nothing() -> None:
     stacks = learn_stacks(timings(), "mlp", HERE)
     assert stacks is not None
     small = cost(8.0, 1.0, 16.0)
-    doubtful = replace(stacks, together=replace(stacks.together, error=stacks.gain(small, 16)))
+    doubtful = replace(stacks, together=replace(stacks.together, error=float(stacks.gain(vars(small), 16))))
     assert doubtful.members(small, 1e9) == 1
 
 
@@ -136,7 +153,7 @@ def test_memory_limits_a_stack() -> None:
     small = cost(8.0, 1.0, 16.0)
     one = stacks.peaks(small)
     assert one == pytest.approx(1.1 * small.memory, rel=0.02)
-    assert stacks.peaks.fits(small, 10 * one) == 9
+    assert int(stacks.peaks.fits(vars(small), 10 * one)) == 9
     assert stacks.members(small, 10 * one) == 4
     assert stacks.members(small, 4 * one) == 1
 

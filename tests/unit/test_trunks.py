@@ -20,6 +20,7 @@ from sweeps.runs import Branch, Spent, rest
 from sweeps.scheduler import Look, step
 from sweeps.space import candidates, tabulate_configs
 from sweeps.spec import SweepSpec, parse, warnings
+from sweeps.stacks import Durations
 from sweeps.trunks import Trunk, branches, joints, trunk_key
 
 TRUNKS = {"schedule": "constant", "warmup": 10, "decay": 0.2}
@@ -131,7 +132,7 @@ def test_a_branch_is_chosen_for_its_small_price() -> None:
         if (config := asked.complete(seen.config))
     ]
     left = Spent(8, 4e10, math.inf)
-    look = Look(asked, done, [], [], [], left, 8, SECONDS, trunks=trunks)
+    look = Look(asked, done, [], [], [], left, 8, Durations(SECONDS), trunks=trunks)
     decided = step(look, np.random.default_rng(0)).decisions
     taken = [one for one in decided if one.branch is not None]
     assert taken
@@ -147,7 +148,9 @@ def test_a_branch_is_chosen_for_its_small_price() -> None:
         assert one.branch.step in trunk.steps
         where = f"branches from run {one.branch.run_id} at step {one.branch.step}"
         assert where in one.reason
-    whole = step(Look(asked, done, [], [], [], left, 8, SECONDS), np.random.default_rng(0)).decisions
+    whole = step(
+        Look(asked, done, [], [], [], left, 8, Durations(SECONDS)), np.random.default_rng(0)
+    ).decisions
     assert [one.config for one in whole] != [one.config for one in decided]
 
 
