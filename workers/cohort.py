@@ -249,7 +249,8 @@ class Cohort:
                 self._end(member, "stopped", reason="device-second budget")
 
     def _tell(self, member: Member, points: list[Point]) -> None:
-        if self._listener.points(member.job.run_id, points) is Verdict.STOP:
+        verdict = self._listener.points(member.job.run_id, points)
+        if verdict is Verdict.STOP and self.step < member.steps:  # at its last step it has finished
             self._end(member, "stopped", reason="asked to stop")
 
     def _read(self) -> None:
