@@ -108,7 +108,8 @@ def grant(session: Session, sweep_id: int, runs: Sequence[RunRow]) -> dict[int, 
     """Grants device seconds to proxies, just claimed, of a sweep that limits them.
 
     The grants in hand and the seconds used never add up to more than the budget, whatever the expectations
-    were worth: an attempt that needs more than its grant ends, is queued again and asks again.
+    were worth: an attempt that needs more than its grant ends, is queued again and asks again, for as much as
+    it has used at least.
 
     Returns:
         Seconds by run.
@@ -119,7 +120,7 @@ def grant(session: Session, sweep_id: int, runs: Sequence[RunRow]) -> dict[int, 
     granted = {}
     for run in runs:
         expected = run.expected_seconds
-        wanted = share / 2 if expected is None else SLACK * expected + MIN_GRANT
+        wanted = share / 2 if expected is None else max(SLACK * expected + MIN_GRANT, run.seconds)
         granted[run.id] = min(share, wanted)
         session.execute(update(RunRow).where(RunRow.id == run.id).values(granted=granted[run.id]))
     return granted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -42,10 +43,13 @@ class Sharing:
         """Of some of the candidates."""
         return Sharing(self.shape[some], self.most[some], self.alone[some], self.joining[some], self.chosen)
 
-    def seconds(self, rows: NDArray[np.bool_]) -> Array:
-        """What each of some rows takes if it is chosen next."""
-        room = self.chosen[self.shape[rows]] % self.most[rows] != 0
-        return np.where(room, self.joining[rows], self.alone[rows])
+    def room(self) -> NDArray[np.bool_]:
+        """Whether others of its shape are chosen that each could train with, (n,)."""
+        return np.asarray(self.chosen[self.shape] % self.most != 0)
+
+    def seconds(self) -> Array:
+        """What each takes if it is chosen next, (n,)."""
+        return np.where(self.room(), self.joining, self.alone)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,25 @@ class Prices:
         many as train together."""
         if self.sharing is None or self.sharing.most[index] == 1:
             return self
-        sharing, seconds = self.sharing.take(index), self.seconds.copy()
-        same = sharing.shape == sharing.shape[index]
-        seconds[same] = sharing.seconds(same)
-        return replace(self, seconds=seconds, sharing=sharing)
+        sharing = self.sharing.take(index)
+        return replace(self, seconds=sharing.seconds(), sharing=sharing)
+
+    def joins(self, index: int) -> bool:
+        """Whether a candidate would train with others that are chosen, and so takes no slot of its own."""
+        return self.sharing is not None and bool(self.sharing.room()[index])
+
+    def spread(self, chosen: Sequence[int]) -> list[float]:
+        """Device seconds of each of some candidates, chosen in this order; all of a stack take the same."""
+        prices, stacks = self, list[list[float]]()
+        latest: dict[int, list[float]] = {}  # stack of each shape
+        for index in chosen:
+            stack = latest[self.shape(index)] if prices.joins(index) else []
+            stack.append(prices.spent(index).device_seconds)
+            latest[self.shape(index)] = stack
+            stacks.append(stack)
+            prices = prices.take(index)
+        return [sum(stack) / len(stack) for stack in stacks]
+
+    def shape(self, index: int) -> int:
+        """Number of a candidate's shape, or its own where every run trains alone."""
+        return index if self.sharing is None else int(self.sharing.shape[index])

@@ -49,7 +49,8 @@ class Look:
         slots: runs that may be queued or running at once, less those that are forecast.
         durations: predicts device seconds, None before anything was timed.
         work: device seconds of runs that should be queued or running, so that nothing is idle until the next
-            look; small runs are more than ``slots`` for that, ``GROWTH`` of those that have ended at most.
+            look. It, and runs that train together, may take more runs than ``slots``; those that are chosen
+            at once are then ``GROWTH`` of those that have ended at most.
         trunks: runs with checkpoints that candidates may begin from.
     """
 
@@ -134,8 +135,8 @@ def _before_fit(look: Look, missing: int, rng: np.random.Generator) -> Step:
 
 
 def _most(look: Look) -> int:
-    """Runs that may be chosen at most, where it takes more than there are slots to keep these busy."""
-    if look.durations is None or look.work <= 0.0:
+    """Runs that may be chosen at most, where slots have room for more runs than one."""
+    if look.durations is None:
         return 0
     return int(GROWTH * look.ended) - len(look.pending) - len(look.ahead)
 
@@ -216,20 +217,26 @@ def _situation(
 
 
 def _choose(look: Look, at: Situation, table: Table, wanted: int) -> tuple[list[Decision], str | None]:
-    """As ``decide``, from a situation, which may allow for more runs than are wanted: these are chosen until
-    there is enough work."""
+    """As ``decide``, from a situation that may allow for more than are wanted: as many as are enough work,
+    and those that train with others of the same choice, which need no slot of their own."""
     spec, remaining, prices = look.spec, look.remaining, at.prices
     if not prices.affordable(remaining).any():
         return [], _exhausted(look)
-    decisions: list[Decision] = []
-    begin = branches(spec, look.trunks, table)
-    lacking = look.work - _in_hand(look) if at.wanted > wanted else 0.0
+    picks: list[Pick] = []
+    slots, lacking = wanted, look.work - _in_hand(look) if at.wanted > wanted else 0.0
     for pick in STRATEGIES[spec.strategy.name](at):
-        if len(decisions) >= wanted and lacking <= 0.0:
+        apart = not prices.joins(pick.index)
+        if apart and slots <= 0 and lacking <= 0.0:
             break
-        decisions.append(_decision(look, at, table, pick, prices, begin.of(pick.index)))
+        picks.append(pick)
+        slots -= apart
         lacking -= prices.spent(pick.index).device_seconds
         prices = prices.take(pick.index)
+    seconds, begin = at.prices.spread([pick.index for pick in picks]), branches(spec, look.trunks, table)
+    decisions = [
+        _decision(look, at, table, pick, took, begin.of(pick.index))
+        for pick, took in zip(picks, seconds, strict=True)
+    ]
     if decisions or look.pending or look.coming or at.wanted < 1 or at.patience == 0.0:
         return decisions, None
     return [], f"no affordable run narrows the answer by {at.patience:.2%}; the best by {worth(at):.2%}"
@@ -257,21 +264,17 @@ def _halts(look: Look, at: Situation) -> list[Halt]:
 
 
 def _decision(
-    look: Look, at: Situation, table: Table, pick: Pick, prices: Prices, branch: Branch | None
+    look: Look, at: Situation, table: Table, pick: Pick, seconds: float, branch: Branch | None
 ) -> Decision:
-    """A pick as it is stored: with its reason and what it is expected to do.
-
-    Args:
-        prices: of the candidates when it was chosen.
-        branch: where its run begins.
-    """
+    """A pick as it is stored: with its reason, what it is expected to do and to take, where it begins."""
     expected = {}
     if pick.before is not None and pick.after is not None:
         before, after = (HALF_WIDTH * float(np.sqrt(max(0.0, k.left[0]))) for k in (pick.before, pick.after))
-        share = float(prices.share(look.remaining)[pick.index])
+        cost = Prices(at.prices.flops[pick.index], np.asarray(seconds))
+        share = float(cost.share(look.remaining))
         expected = {"half_width_before": before, "half_width_after": after, "budget_share": share}
     if look.durations is not None:
-        expected["seconds"] = prices.spent(pick.index).device_seconds
+        expected["seconds"] = seconds
     return Decision(
         config=table.config(pick.index),
         cost=table.cost(pick.index),

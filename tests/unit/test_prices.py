@@ -59,6 +59,9 @@ def test_runs_of_a_shape_cost_full_stacks_and_a_rest(runs: int, most: int) -> No
         prices = prices.take(row)
     stacks = math.ceil(runs / most)
     assert total == pytest.approx(10.0 * stacks + 1.0 * (runs - stacks))
+    spread = prices_of([0] * 40, [most] * 40, [10.0] * 40, [1.0] * 40).spread([*range(runs)])
+    assert sum(spread) == pytest.approx(total)
+    assert all(len(set(spread[i : i + most])) == 1 for i in range(0, runs, most))
 
 
 def test_other_shapes_and_runs_that_train_alone_keep_their_price() -> None:
@@ -115,6 +118,16 @@ def test_small_runs_are_chosen_ahead_by_the_work_they_are() -> None:
     assert len(chosen(work=1e9, pending=pending)) == GROWTH * len(seen) - len(pending)
     enough = 0.9 * sum(ALONE(one.cost) for one in more)
     assert chosen(work=enough, pending=pending) == []
+
+
+def test_runs_that_join_others_take_no_slot() -> None:
+    asked = spec(budget={"runs": 90, "flops": 1e18, "device_seconds": 40.0})
+    seen = observe(asked, World(), 40, seed=1)
+    for slots in (2, 3):
+        at = look(asked, observations=seen, slots=slots, durations=SHARED)
+        chosen = step(at, np.random.default_rng(0)).decisions
+        assert len(set(map(shape_of, chosen))) <= slots < len(chosen) <= GROWTH * len(seen)
+        assert len(step(replace(at, durations=APART), np.random.default_rng(0)).decisions) == slots
 
 
 def test_a_plan_says_what_sharing_saves() -> None:
