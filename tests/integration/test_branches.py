@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from sqlalchemy import update
@@ -23,6 +22,7 @@ from sweeps.spec import SweepSpec, parse
 from sweeps.trunks import Trunk, joints
 from workers import train
 from workers.job import Job, Joint, Outcome, Provenance, Verdict
+from workers.trunks import joints_of
 
 TRUNKS = {"schedule": "constant", "warmup": 4, "decay": 0.25, "evaluations": 4, "eval_tokens": 128}
 STEPS = (40, 80, 160)  # of the three lengths, which decay from 31, 61 and 121
@@ -142,15 +142,18 @@ def test_members_of_a_stack_leave_and_begin_as_they_do_alone(tmp_path: Path) -> 
 
 
 def test_an_interrupted_branch_goes_on_where_it_was(tmp_path: Path) -> None:
-    trained(job(tmp_path, 1, 160))
-    whole = trained(job(tmp_path, 2, 80, begins=61, evaluations=20))
-    stopped = job(tmp_path, 3, 80, begins=61, evaluations=20)
-    assert trained(stopped, stop=62).outcomes[3].status == "failed"  # of another trainer's trunk
     trained(job(tmp_path, 1, 160, evaluations=20))
     whole = trained(job(tmp_path, 2, 80, begins=61, evaluations=20))
+    stopped = job(tmp_path, 3, 80, begins=61, evaluations=20)
     assert trained(stopped, stop=62).outcomes[3].status == "stopped"
-    Path(stopped.begins.path).unlink() if stopped.begins else None
+    (tmp_path / "trunk-0.001-61.pt").unlink()
     assert trained(replace(stopped, attempt=2)).outcomes[3].loss == whole.outcomes[2].loss
+
+
+def test_a_branch_does_not_begin_from_another_trainers_checkpoint(tmp_path: Path) -> None:
+    trained(job(tmp_path, 1, 160))
+    other = trained(job(tmp_path, 2, 80, begins=61, clip=0.5)).outcomes[2]
+    assert other.status == "failed" and not (tmp_path / "trunk-0.001-61.pt").exists()
 
 
 @pytest.mark.parametrize("content", [None, b"nothing"])
@@ -294,23 +297,26 @@ def ended(sessions: Sessions, sweep_id: int) -> bool:
     return service.get_sweep(sessions, sweep_id).state is not SweepState.RUNNING
 
 
-def grid(**changes: Any) -> SweepSpec:
-    """Every configuration of one width and rate is trained, the first three before any has ended."""
-    space = {"width": [8], "depth": 1, "resolution": 8, "batch": 8, "lr": [1e-3, 1e-2]}
-    space["tokens"] = [8 * steps for steps in (40, 60, 80, 120, 160)]
-    return lengths(space=space, strategy={"name": "random", "first_batch": 3}, budget={"runs": 10}, **changes)
+EVERY = (40, 60, 80, 120, 160)
+
+
+def every(runs: int) -> SweepSpec:
+    """One model at five lengths, of which three are trained before any has ended."""
+    space = {"width": 8, "depth": 1, "resolution": 8, "batch": 8, "lr": 1e-3}
+    space["tokens"] = [8 * steps for steps in EVERY]
+    return lengths(space=space, strategy={"name": "random", "first_batch": 3}, budget={"runs": runs})
 
 
 def test_a_sweep_branches_and_leaves_no_files(
     file_sessions: Sessions, orchestrate: Any, until: Any, home: Path
 ) -> None:
-    sweep, _ = service.create_sweep(file_sessions, grid())
+    sweep, _ = service.create_sweep(file_sessions, every(runs=5))
     with orchestrate(slots=1):
         until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
         until(lambda: list((home / "checkpoints").glob("**/*")) == [], "the end of its checkpoints")
     sweep = service.get_sweep(file_sessions, sweep.id)
     runs = service.list_runs(file_sessions, sweep.id)
-    assert [run.state for run in runs] == [RunState.FINISHED] * 10
+    assert [run.state for run in runs] == [RunState.FINISHED] * 5
     branches = [run for run in runs if run.branch is not None]
     assert branches
     assert sweep.spent.flops < 0.9 * sum(run.cost.flops for run in runs)
@@ -331,16 +337,24 @@ def test_a_sweep_branches_and_leaves_no_files(
         assert trunks.trunks(session, sweep.id) == []
 
 
-def test_a_sweep_whose_checkpoints_are_lost_trains_from_the_start(
-    file_sessions: Sessions, orchestrate: Any, until: Any, home: Path
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_branch_whose_checkpoint_is_lost_trains_from_its_first_step(
+    file_sessions: Sessions, orchestrate: Any, until: Any, home: Path, damaged: bool
 ) -> None:
-    sweep, _ = service.create_sweep(file_sessions, grid())
-    with orchestrate(slots=1):
-        until(lambda: sum(r.branch is not None for r in service.list_runs(file_sessions, 1)), "a branch")
-    for path in (home / "checkpoints").glob("sweep-*/*.pt"):
-        torch.save({"run": "other"}, path)
+    sweep, _ = service.create_sweep(file_sessions, every(runs=4))
+    chosen = {run.config["tokens"] for run in service.list_runs(file_sessions, sweep.id)}
+    steps = next(steps for steps in EVERY if 8.0 * steps not in chosen)
+    lost = service.get_run(file_sessions, stored(file_sessions, sweep.spec, steps, Branch(1, 25)))
+    begins, _ = joints_of(Claim(lost, sweep.spec, 1, None, sweep.created_at), home / "checkpoints")
+    assert begins is not None
+    if damaged:
+        Path(begins.path).parent.mkdir(parents=True)
+        torch.save({"run": "another"}, begins.path)
     with orchestrate(slots=1):
         until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
-    runs = service.list_runs(file_sessions, sweep.id)
-    assert [run.reason for run in runs if run.state is not RunState.FINISHED] == []
-    assert np.isfinite([run.loss for run in runs]).all()  # type: ignore[arg-type]
+    run = service.get_run(file_sessions, lost.id)
+    assert (run.state, run.branch, run.step) == (RunState.FINISHED, None, steps)
+    events = service.list_events(file_sessions, sweep.id)
+    told = [str(one.data["reason"]) for one in events if one.kind == "run_requeued"]
+    assert len(told) == 1 + damaged and "trains from its first step" in told[-1]
+    assert service.get_sweep(file_sessions, sweep.id).spent.runs == 4

@@ -108,6 +108,24 @@ def test_a_candidate_begins_at_the_latest_checkpoint_before_its_decay() -> None:
     assert [both.of(i) for i in (0, 1)] == [Branch(7, leave[0]), Branch(9, leave[1])]
 
 
+@given(st.permutations(range(5)), st.floats(0, 0.8))
+def test_all_lengths_cost_one_trunk_and_their_decays_in_whatever_order(
+    order: list[int], decay: float
+) -> None:
+    lengths = [6.4e3, 1e4, 1.5e4, 2e4, 4e4]
+    trainer = {"schedule": "constant", "warmup": 0, "decay": decay}
+    asked = spec(space=spec().space | {"tokens": lengths}, trainer=trainer)
+    trained, trunks = 0.0, []
+    for run_id, place in enumerate(order, 1):
+        one = run(asked, run_id, lengths[place])
+        table = tabulate_configs(asked, [one.config])
+        trained += float(table["steps"][0] * branches(asked, trunks, table).rest[0])
+        trunks.append(one)
+    steps = tabulate_configs(asked, [one.config for one in trunks])["steps"]
+    leaves = np.minimum(decays_from(steps, decay), steps - 1)
+    assert trained == pytest.approx(leaves.max() + np.sum(steps - leaves))
+
+
 def test_only_runs_that_differ_in_nothing_but_length_have_branches() -> None:
     asked = spec()
     table = candidates(asked)
@@ -126,11 +144,8 @@ SECONDS = SecondsModel(per_step=2e-3, per_activation=0.0, per_flop=4e-11, error=
 def test_a_branch_is_chosen_for_its_small_price() -> None:
     asked = synthetic(trainer=TRUNKS, strategy={"name": "informative", "first_batch": 8})
     done = observe(asked, WORLD, 12, seed=1)
-    trunks = [
-        Trunk(seen.run_id, config, joints(asked, config))
-        for seen in done
-        if (config := asked.complete(seen.config))
-    ]
+    configs = {seen.run_id: asked.complete(seen.config) for seen in done if seen.run_id is not None}
+    trunks = [Trunk(run_id, config, joints(asked, config)) for run_id, config in configs.items()]
     left = Spent(8, 4e10, math.inf)
     look = Look(asked, done, [], [], [], left, 8, Durations(SECONDS), trunks=trunks)
     decided = step(look, np.random.default_rng(0)).decisions
@@ -154,17 +169,17 @@ def test_a_branch_is_chosen_for_its_small_price() -> None:
     assert [one.config for one in whole] != [one.config for one in decided]
 
 
-@pytest.mark.parametrize("name", ["cheapest", "grid"])
-def test_baselines_pay_the_same_prices(name: str) -> None:
-    asked = synthetic(trainer=TRUNKS, strategy={"name": name, "first_batch": 8})
+def test_baselines_pay_the_same_prices() -> None:
+    asked = synthetic(trainer=TRUNKS, strategy={"name": "cheapest", "first_batch": 8})
     done = observe(asked, WORLD, 12, seed=1)
-    long = asked.complete(done[0].config | {"tokens": 1.6e6})
-    trunk = Trunk(1, long, joints(asked, long))
-    dear = asked.cost(long).flops
-    price = min(branch.cost.flops * 0.21 for branch in [done[0]])
-    look = Look(asked, done, [], [], [], Spent(100, 2.0 * dear + price, math.inf), 100, None, trunks=[trunk])
+    table = candidates(asked)
+    long = table.config(int(np.argmin(table["flops"]))) | {"tokens": 1.6e6}
+    limit = Spent(100, asked.cost(long).flops, math.inf)
+    look = Look(asked, done, [], [], [], limit, 100, None, trunks=[Trunk(1, long, joints(asked, long))])
     decided = step(look, np.random.default_rng(0)).decisions
-    assert sum(one.cost.flops * rest(one.branch, one.cost) for one in decided) <= look.remaining.flops
+    prices = [one.cost.flops * rest(one.branch, one.cost) for one in decided]
+    assert prices == sorted(prices) and sum(prices) <= limit.flops
+    assert any(one.branch is not None for one in decided)
 
 
 @pytest.mark.parametrize(
