@@ -125,6 +125,7 @@ class Orchestrator:
         self._advancer.close()
         try:
             self._let_go()
+            clear(self._sessions, self._checkpoints)
             self._pool.close()
             for held in list(self._held.values()):
                 if not self._pool.durable:
