@@ -32,14 +32,17 @@ class Totals:
     counts: dict[RunState, int] = field(default_factory=lambda: dict.fromkeys(RunState, 0))
 
     def remaining(self, budget: Budget) -> Spent:
-        """What is left of a budget, infinite where it sets no limit."""
+        """What is left of a budget, infinite where it sets no limit. Device seconds that are too few for
+        another attempt are none."""
         used = self.spent + self.reserved
         unlimited = float("inf")
+        seconds = (
+            unlimited if budget.device_seconds is None else budget.device_seconds
+        ) - used.device_seconds
         return Spent(
             runs=budget.runs - used.runs,
             flops=(unlimited if budget.flops is None else budget.flops) - used.flops,
-            device_seconds=(unlimited if budget.device_seconds is None else budget.device_seconds)
-            - used.device_seconds,
+            device_seconds=seconds if seconds >= MIN_GRANT else min(0.0, seconds),
         )
 
 

@@ -22,8 +22,9 @@ from store.budget import affordable, cut, grant
 from store.db import insert_new
 from store.events import emit, emit_all, event, told
 from store.models import POINTS, AttemptRow, Json, ObservationRow, RunRow, SweepRow, to_run
+from store.specs import to_spec
 from sweeps.runs import TERMINAL, Point, Ran, Role, Run, RunState, SweepState
-from sweeps.spec import SweepSpec, parse
+from sweeps.spec import SweepSpec
 
 FREE: Json = {"owner": None, "lease_until": None, "granted": 0.0}  # what only a running run has
 UNSYNCED = {"synchronize_session": False}
@@ -172,7 +173,7 @@ def _claims(session: Session, rows: Sequence[RunRow]) -> list[Claim]:
     """The claims of claimed rows, with their share of the device seconds."""
     of = SweepRow.id.in_({row.sweep_id for row in rows})
     found = session.execute(select(SweepRow.id, SweepRow.spec, SweepRow.created_at).where(of)).all()
-    specs = {sweep_id: parse(spec, stored=True) for sweep_id, spec, _ in found}
+    specs = {sweep_id: to_spec(spec) for sweep_id, spec, _ in found}
     created = {sweep_id: created_at for sweep_id, _, created_at in found}
     proxies = defaultdict(list)
     for row in rows:

@@ -83,6 +83,7 @@ class Orchestrator:
         self._held: dict[int, Held] = {}
         self._waiting: list[Held] = []  # that are to train together as soon as there is room
         self._brief = False  # the last runs were over within a moment
+        self._heed_at = 0.0
         self._renew_at = 0.0
         self._recover_at = 0.0
         self._claim_at = 0.0
@@ -114,7 +115,9 @@ class Orchestrator:
         self._calibrator.tick()  # before all workers have runs
         self._start()
         self._collect(self._pace.poll)
-        self._heed_users()
+        if time.monotonic() >= self._heed_at:
+            self._heed_users()
+            self._heed_at = time.monotonic() + self._pace.poll
         if time.monotonic() >= self._renew_at:
             self._renew()
             self._renew_at = time.monotonic() + self._pace.lease / 3

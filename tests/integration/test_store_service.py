@@ -325,6 +325,33 @@ def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> 
     assert [one.kind for one in service.timings(sessions)[:3]] == ["gpt"] * 3
 
 
+def test_what_changes_of_running_sweeps(sessions: Sessions) -> None:
+    first, _ = service.create_sweep(sessions, SPEC)
+    second, _ = service.create_sweep(sessions, SPEC)
+    assert [one.id for one in (first, second)] == [id_ for id_, *_ in service.running(sessions)]
+    train(sessions, 3)
+    found = {id_: (spec, standing) for id_, spec, standing in service.running(sessions)}
+    assert found[first.id] == (SPEC, service.Standing(revision=0, ended=3))
+    assert found[second.id] == (SPEC, service.Standing(revision=0, ended=0))
+    service.extend(sessions, first.id, Budget(runs=50))
+    service.cancel(sessions, second.id)
+    ((id_, spec, standing),) = service.running(sessions)
+    assert id_ == first.id and spec.budget.runs == 50
+    assert standing == service.Standing(revision=1, ended=3)
+
+
+def test_a_rest_of_seconds_that_starts_nothing_ends_the_sweep(sessions: Sessions) -> None:
+    """Runs are known to be short, so that one would fit; but no attempt starts with less than a second."""
+    cost = SPEC.cost(SPEC.complete({"width": 16, "depth": 1, "tokens": 20_000}))
+    service.record_timings(sessions, "CPU one", [Timing(cost, 1e-3)])
+    limited = replace(SPEC, budget=Budget(runs=60, device_seconds=16.5))
+    sweep, _ = service.create_sweep(sessions, limited)
+    ended = play(sessions, sweep)
+    assert ended.state == SweepState.FINISHED and "device seconds" in (ended.reason or "")
+    assert ended.counts[RunState.QUEUED] == 0
+    assert ended.counts[RunState.FINISHED] == 8
+
+
 def test_events_can_be_followed(sessions: Sessions) -> None:
     first, _ = service.create_sweep(sessions, SPEC)
     second, _ = service.create_sweep(sessions, SPEC)
