@@ -158,10 +158,16 @@ def runs(spec: SweepSpec, found: Sequence[Run]) -> RenderableType:
             done,
             f"{run.seconds:.1f}",
             "-" if run.loss is None else f"{run.loss:.4f}",
-            f"target {run.target}" if run.target else "",
+            _remark(run),
         )
     reasons = [Text(f"run {run.id}: {run.reason}") for run in found if run.reason]
     return Group(made, "", *reasons) if reasons else made
+
+
+def _remark(run: Run) -> str:
+    if run.target is not None:
+        return f"target {run.target}"
+    return "" if run.branch is None else f"from run {run.branch.run_id}, step {run.branch.step}"
 
 
 def decisions(found: Sequence[Decision]) -> Table:

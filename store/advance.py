@@ -28,6 +28,7 @@ from store.models import (
 )
 from store.specs import to_spec
 from store.timings import read_durations
+from store.trunks import trunks
 from sweeps.errors import NotFound
 from sweeps.runs import TERMINAL, Decision, Role, RunState, SweepState
 from sweeps.scheduler import MIN_FIT, Look, Step, step
@@ -100,6 +101,7 @@ def start(
             one.cost,
             expected_seconds=one.expected.get("seconds"),
             decision_id=id_,
+            branch=one.branch,
         )
         for one, id_ in zip(decisions, ids, strict=True)
     ]
@@ -164,6 +166,7 @@ def _know(session: Session, sweep_id: int, slots: int, work: float) -> Known | N
         out_of_memory=[
             config for _, state, config, too_large, _ in rows if too_large and state == RunState.FAILED
         ],
+        trunks=trunks(session, sweep_id),
     )
     return Known(look, key, sweep.revision, len(rows), len(ended))
 

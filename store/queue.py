@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
 from sqlalchemy.orm import Session
@@ -35,12 +35,14 @@ class Claim:
         attempt: the fencing token every later call must show.
         device_seconds_left: that this attempt may use, None without a limit. An attempt that reaches it is
             to be stopped and released; it goes on where it was as soon as the budget allows.
+        created_at: when its sweep was.
     """
 
     run: Run
     spec: SweepSpec
     attempt: int
     device_seconds_left: float | None
+    created_at: datetime
 
 
 def enqueue(session: Session, sweep_id: int, runs: Sequence[Json]) -> list[int]:
@@ -150,8 +152,9 @@ def _started(row: RunRow, owner: str) -> Json:
 def _claims(session: Session, rows: Sequence[RunRow]) -> list[Claim]:
     """The claims of claimed rows, with their share of the device seconds."""
     of = SweepRow.id.in_({row.sweep_id for row in rows})
-    found = session.execute(select(SweepRow.id, SweepRow.spec).where(of))
-    specs = {sweep_id: to_spec(spec) for sweep_id, spec in found}
+    found = session.execute(select(SweepRow.id, SweepRow.spec, SweepRow.created_at).where(of)).all()
+    specs = {sweep_id: to_spec(spec) for sweep_id, spec, _ in found}
+    created = {sweep_id: created_at for sweep_id, _, created_at in found}
     proxies = defaultdict(list)
     for row in rows:
         if row.role == Role.PROXY and specs[row.sweep_id].budget.device_seconds is not None:
@@ -159,4 +162,7 @@ def _claims(session: Session, rows: Sequence[RunRow]) -> list[Claim]:
     left: dict[int, float] = {}
     for sweep_id, runs in sorted(proxies.items()):
         left |= grant(session, sweep_id, runs)
-    return [Claim(to_run(row), specs[row.sweep_id], row.attempt, left.get(row.id)) for row in rows]
+    return [
+        Claim(to_run(row), specs[row.sweep_id], row.attempt, left.get(row.id), created[row.sweep_id])
+        for row in rows
+    ]

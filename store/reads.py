@@ -17,6 +17,7 @@ from store.models import (
     PointRow,
     RunRow,
     SweepRow,
+    to_branch,
     to_decision,
     to_observation,
     to_point,
@@ -217,11 +218,13 @@ def list_decisions(
         limit: at most so many.
     """
     statement = (
-        select(DecisionRow, RunRow.id)
+        select(DecisionRow, RunRow.id, RunRow.parent_id, RunRow.parent_step)
         .outerjoin(RunRow, RunRow.decision_id == DecisionRow.id)
         .where(DecisionRow.sweep_id == sweep_id, DecisionRow.id > (after or 0))
         .order_by(DecisionRow.id)
         .limit(limit)
     )
     with reading(sessions) as session:
-        return [to_decision(row, run_id) for row, run_id in session.execute(statement)]
+        return [
+            to_decision(row, run_id, to_branch(*began)) for row, run_id, *began in session.execute(statement)
+        ]

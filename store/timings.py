@@ -53,7 +53,7 @@ def calibration(sessions: Sessions) -> list[Timing]:
 
 
 def finished(sessions: Sessions) -> list[Timing]:
-    """The latest runs that finished at their first attempt, the latest first."""
+    """The latest runs that finished at their first attempt, branches left out; the latest first."""
     with reading(sessions) as session:
         return _finished(session)
 
@@ -83,7 +83,7 @@ def _finished(session: Session) -> list[Timing]:
         )
         .join(AttemptRow, first)
         .join(SweepRow, SweepRow.id == RunRow.sweep_id)
-        .where(RunRow.state == RunState.FINISHED, RunRow.attempt == 1)
+        .where(RunRow.state == RunState.FINISHED, RunRow.attempt == 1, RunRow.parent_id.is_(None))
         .order_by(RunRow.id.desc())
         .limit(RECENT)
     )

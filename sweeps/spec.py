@@ -302,7 +302,7 @@ def warnings(spec: SweepSpec) -> list[str]:
             "laws.transfer: mup expects the best rate to fall with the width, which runs with mup = 1 "
             "already see to; take none"
         )
-    return found
+    return [*found, *checks.kept_apart(spec)]
 
 
 def _refuse(found: Iterator[Problem]) -> None:

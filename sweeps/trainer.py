@@ -22,7 +22,7 @@ class Trainer:
     Args:
         optimizer: ``adamw`` (betas 0.9, 0.95) or ``sgd`` (momentum 0.9).
         schedule: ``cosine`` to a tenth of the peak, or ``constant`` and a linear decay at the end.
-        warmup: share of the steps with a rising rate.
+        warmup: steps with a rising rate; below 1 a share of the steps of each run.
         decay: share of the steps with a falling rate (``constant`` only).
         precision: of matrix products; ``tf32`` and ``bfloat16`` where the device has them.
         evaluations: evaluation points, log-spaced over the steps.
@@ -43,7 +43,7 @@ class Trainer:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     optimizer: Literal["adamw", "sgd"] = "adamw"
     schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    warmup: Annotated[float, Field(ge=0, le=1e6)] = 0.1
     decay: Annotated[float, Field(ge=0, le=1)] = 0.2
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     evaluations: Annotated[int, Field(ge=1, le=1000)] = 8

@@ -12,6 +12,7 @@ from sweeps.resources import Resources
 from workers.executor import Delivery
 from workers.job import Job
 from workers.titles import title
+from workers.trunks import joints_of
 
 
 @dataclass
@@ -59,6 +60,7 @@ def make_job(claim: Claim, given: Resources, checkpoints: Path, checkpoint_secon
         checkpoint_seconds: between two checkpoints.
     """
     run = claim.run
+    begins, leaves = joints_of(claim, checkpoints)
     # The time of creation keeps runs of different databases apart that share the folder and the number.
     path = checkpoints / f"run-{run.id}-{int(run.created_at.timestamp())}.pt"
     return Job(
@@ -70,6 +72,8 @@ def make_job(claim: Claim, given: Resources, checkpoints: Path, checkpoint_secon
         checkpoint=str(path),
         checkpoint_seconds=checkpoint_seconds,
         max_seconds=claim.device_seconds_left,
+        begins=begins,
+        leaves=leaves,
     )
 
 

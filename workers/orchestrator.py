@@ -12,7 +12,7 @@ from pathlib import Path
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from store import attempts, leases, queue, service
+from store import attempts, leases, queue, service, trunks
 from store.db import Sessions, now, reading
 from store.leases import Orphan
 from store.provenance import trace
@@ -23,10 +23,11 @@ from workers.advancer import Advancer
 from workers.calibrator import Calibrator
 from workers.executor import Delivery, Pool, Unplaceable
 from workers.held import Held, discard, make_job
-from workers.job import Outcome
+from workers.job import Job, Outcome
 from workers.owner import is_dead
 from workers.placement import Placement, placed
 from workers.stacking import Stacking, alone
+from workers.trunks import clear, left, rooted
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +114,7 @@ class Orchestrator:
         moment = time.monotonic()
         if moment >= self._recover_at:
             self._recover()
+            clear(self._sessions, self._checkpoints)
             self._recover_at = moment + self._pace.lease / 3
         self._calibrator.tick()  # before all workers have runs
         self._start()
@@ -130,6 +132,7 @@ class Orchestrator:
         self._advancer.close()
         try:
             self._let_go()
+            clear(self._sessions, self._checkpoints)
             self._pool.close()
             for held in list(self._held.values()):
                 if not self._pool.durable:
@@ -186,12 +189,17 @@ class Orchestrator:
             claims += queue.claim_alike(
                 session, self._owner, self._pace.lease, claims[0], members - 1, workers
             )
-        return [self._hold(claim, given) for claim in claims]
+            jobs = [(claim, self._job(claim, given)) for claim in claims]
+            rooted_jobs = [pair for pair in jobs if rooted(session, *pair)]
+        return [self._hold(claim, job) for claim, job in rooted_jobs]
 
-    def _hold(self, claim: Claim, given: Resources) -> Held:
-        held = Held(claim, make_job(claim, given, self._checkpoints, self._pace.checkpoint))
+    def _hold(self, claim: Claim, job: Job) -> Held:
+        held = Held(claim, job)
         self._held[held.job.run_id] = held
         return held
+
+    def _job(self, claim: Claim, given: Resources) -> Job:
+        return make_job(claim, given, self._checkpoints, self._pace.checkpoint)
 
     def _launch_waiting(self) -> None:
         """Starts the runs that wait, if there is room by now."""
@@ -243,6 +251,8 @@ class Orchestrator:
         run_id, attempt, outcome = held.job.run_id, held.job.attempt, delivery.outcome
         if delivery.provenance is not None and not held.traced:
             trace(session, run_id, attempt, delivery.provenance)
+        if delivery.points or outcome is not None:
+            trunks.keep(session, run_id, left(held.job))
         if delivery.points:
             attempts.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
         if outcome is None:
@@ -390,8 +400,9 @@ class Orchestrator:
             if not leases.adopt(session, run_id, attempt, self._owner, self._pace.lease, orphan.owner):
                 return
         run = service.get_run(self._sessions, run_id)
-        spec = service.get_sweep(self._sessions, run.sweep_id).spec
-        held = self._hold(Claim(run, spec, attempt, None), placed(spec, run, orphan))
+        sweep = service.get_sweep(self._sessions, run.sweep_id)
+        claim = Claim(run, sweep.spec, attempt, None, sweep.created_at)
+        held = self._hold(claim, self._job(claim, placed(sweep.spec, run, orphan)))
         if orphan.worker is not None and self._pool.adopt(orphan.worker, run_id, attempt):
             held.started, held.worker = time.monotonic(), orphan.worker
             log.info("%s trains on under this orchestrator; its worker is %s", held.name, orphan.worker)

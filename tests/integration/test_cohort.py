@@ -93,6 +93,13 @@ def test_a_stacked_run_has_the_numbers_of_a_single_one(
                 assert value == pytest.approx(expected, rel=1e-4), (seq, metric)
 
 
+def test_a_run_that_is_stopped_at_its_last_step_has_finished(tmp_path: Path) -> None:
+    jobs = make(tmp_path)[:2]
+    ear = together(jobs, stop={0: 60, 1: 1})
+    assert (ear.outcomes[0].status, ear.outcomes[0].step) == ("finished", 60)
+    assert ear.outcomes[1].status == "stopped" and ear.outcomes[1].step < 60
+
+
 def test_the_rate_that_is_used_and_told_follows_the_batch(tmp_path: Path) -> None:
     """Of a batch of 8 at a base of 2: twice the rate is asked for by the square root."""
     rule = make(tmp_path, batch_rule="sqrt", base_batch=2)

@@ -19,13 +19,15 @@ import ray
 from hearing import Ear
 from ray.util import placement_group_table
 
+from sweeps.axis import Axis
 from sweeps.data import SOURCES
 from sweeps.errors import SpecError
 from sweeps.resources import Resources
 from sweeps.spec import SweepSpec, parse, to_dict
+from sweeps.trunks import joints
 from workers.executor import Delivery, Unplaceable
 from workers.inprocess import InProcessPool
-from workers.job import Job
+from workers.job import Job, Joint
 from workers.owner import identity
 from workers.pool import RayPool
 from workers.team import Team, hold
@@ -113,6 +115,20 @@ def test_they_stop_resume_and_go_on_from_the_checkpoint_of_one(tmp_path: Path) -
     assert resumed.curve() == whole.curve()
     stopped = alone(replace(job, max_seconds=0.0))
     assert stopped.outcome is not None and stopped.outcome.status == "stopped"
+
+
+def test_they_begin_and_leave_as_one_process_does(tmp_path: Path) -> None:
+    spec = spec_of("mlp", trainer={"schedule": "constant", "warmup": 4, "decay": 0.25})
+    spec = parse(replace(spec, space=spec.space | {"tokens": Axis((320.0, 640.0, 1280.0))}))
+    first, second = (Joint(step, str(tmp_path / f"{step}.pt")) for step in (31, 61))
+    short, middle, long = (job_of(tmp_path, spec, run, tokens=320.0 * 2**run) for run in range(3))
+    assert [joints(spec, one.config) for one in (short, middle, long)] == [(31,), (31, 61), (31, 61)]
+    alone(replace(short, leaves=(first,)))
+    ear = together(replace(long, begins=first, leaves=(second,)))
+    assert ear.outcome is not None and ear.outcome.status == "finished"
+    branch, whole = alone(replace(middle, begins=second)), alone(middle)
+    assert branch.outcome is not None and whole.outcome is not None
+    assert branch.outcome.loss == pytest.approx(whole.outcome.loss, rel=1e-5)
 
 
 def test_limits_and_divergence_end_all_of_them(tmp_path: Path) -> None:

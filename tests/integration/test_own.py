@@ -225,5 +225,5 @@ def test_a_sweep_of_ones_own_code_runs_to_its_end(
     runs = service.list_runs(file_sessions, sweep.id)
     assert [run.state for run in runs] == [RunState.FINISHED] * 7
     assert service.latest_fit(file_sessions, sweep.id) is not None
-    model = service.seconds_model(file_sessions, spec)
-    assert model is not None and model.timings == 7
+    known = service.durations(file_sessions, spec)
+    assert known is not None and known.alone.timings == 7

@@ -512,9 +512,9 @@ def test_code_of_ones_own_is_timed_by_its_entry(sessions: Sessions, monkeypatch:
     assert [(told.kind, told.seconds) for told in service.finished(sessions)] == [
         ("own mylab.one:train", 7.0)
     ]
-    model = service.seconds_model(sessions, one)
-    assert model is not None and model(held.run.cost) == pytest.approx(7.0)
-    assert service.seconds_model(sessions, other) is None and service.seconds_model(sessions, SPEC) is None
+    known = service.durations(sessions, one)
+    assert known is not None and known.alone(held.run.cost) == pytest.approx(7.0)
+    assert service.durations(sessions, other) is None and service.durations(sessions, SPEC) is None
 
 
 def test_a_run_that_had_too_little_of_a_device_is_told_from_others(sessions: Sessions) -> None:

@@ -18,8 +18,9 @@ from sweeps.data import STDLIB
 from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
 from workers import cohort, device
-from workers.cohort import Cohort, evaluation_steps
+from workers.cohort import Cohort
 from workers.job import Job, Outcome
+from workers.member import evaluation_steps
 from workers.train import train
 
 CONFIG = {"width": 8.0, "depth": 1.0, "tokens": 8e3, "lr": 1e-2, "batch": 4.0, "resolution": 32.0}
