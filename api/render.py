@@ -184,12 +184,24 @@ def prediction(spec: SweepSpec, one: Prediction) -> RenderableType:
         ("loss", f"{one.loss:.4f} {spec.metric.unit or ''}".rstrip()),
         ("90 % interval", f"{one.low:.4f} to {one.high:.4f} for one run (+-{one.relative:.1%})"),
         ("", f"{one.mean_low:.4f} to {one.mean_high:.4f} for the mean over seeds"),
+        *rate(spec, one),
         ("compute", f"{number(one.flops)} FLOPs, {number(one.params)} parameters"),
         ("distance", f"{one.extrapolation:.3g} times the compute of the largest run"),
         ("rests on", f"{len(one.runs)} runs; {laws}"),
     ]
     rows += [(f"warning {w.code}", Text(w.message, "yellow")) for w in one.warnings]
     return facts(rows)
+
+
+def rate(spec: SweepSpec, one: Prediction) -> list[tuple[str, RenderableType]]:
+    """Which rate ``lr`` is, where the one of a training is another."""
+    if one.lr_used is None:
+        return []
+    batch = number(one.at["batch"])
+    told = (
+        f"{number(one.lr_used)} in training at batch {batch}; lr is that at batch {spec.trainer.base_batch}"
+    )
+    return [("rate used", told)]
 
 
 def optimum(spec: SweepSpec, one: Optimum) -> RenderableType:
@@ -247,11 +259,13 @@ def plan(one: Plan) -> RenderableType:
     seconds = duration(one.seconds)
     if one.seconds is not None and one.seconds_error is not None:
         seconds += f" on one device (+-{one.seconds_error:.0%})"
+    if duration(one.seconds_together) != duration(one.seconds):
+        seconds += f", {duration(one.seconds_together)} where runs of one shape train together"
     rows: list[tuple[str, RenderableType]] = [
         ("runs", f"{one.runs} of {one.candidates} candidates"),
         ("FLOPs", f"{number(one.flops)}  (a run: {number(one.cheapest)} to {number(one.dearest)})"),
         ("time", seconds),
-        ("memory", f"{size(one.memory)} for the largest run"),
+        ("memory", f"{_size(one.memory)} for the largest run"),
     ]
     for target in one.targets:
         words = (
@@ -260,9 +274,14 @@ def plan(one: Plan) -> RenderableType:
         )
         if target.seconds is not None:
             words += f", {duration(target.seconds)}"
-        rows.append((f"target {target.name}", f"{words}, {size(target.memory)}"))
+        rows.append((f"target {target.name}", f"{words}, {_size(target.memory)}"))
     rows += [("warning", Text(text, "yellow")) for text in one.warnings]
     return facts(rows)
+
+
+def _size(memory: float) -> str:
+    """Of one's own code nobody counts it."""
+    return size(memory) if memory > 0 else "unknown memory"
 
 
 def _range(low: float | None, high: float | None) -> str:

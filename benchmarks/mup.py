@@ -20,12 +20,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from parts.hearing import Ends
 
 from sweeps.coordinates import PARAMETRISATIONS
 from sweeps.data import SOURCES
-from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
-from workers.job import Job, Outcome, Provenance, Verdict
+from workers.job import Job
 from workers.train import train
 
 BESIDE = 3  # points of the grid on each side of the best that the parabola goes through
@@ -41,22 +41,6 @@ SHAPES = {
     "vit": {"depth": 2, "resolution": 8},
     "gpt": {"depth": 2, "resolution": 32},
 }
-
-
-class Ends:
-    """Keeps final losses by run."""
-
-    def __init__(self) -> None:
-        self.loss: dict[int, float] = {}
-
-    def began(self, run_id: int, provenance: Provenance) -> None:
-        """Is not asked about."""
-
-    def points(self, run_id: int, points: list[Point]) -> Verdict:  # noqa: ARG002
-        return Verdict.CONTINUE
-
-    def ended(self, run_id: int, outcome: Outcome) -> None:
-        self.loss[run_id] = math.inf if outcome.loss is None else outcome.loss
 
 
 def losses(spec: SweepSpec, at: dict[str, float], rates: np.ndarray, seeds: int) -> np.ndarray:
@@ -78,7 +62,8 @@ def losses(spec: SweepSpec, at: dict[str, float], rates: np.ndarray, seeds: int)
             for seed in range(seeds)
         ]
         train(jobs, ends)
-    return np.array([ends.loss[run] for run in range(len(jobs))]).reshape(len(rates), seeds)
+    found = [ends.outcomes[run].loss for run in range(len(jobs))]
+    return np.array([np.inf if loss is None else loss for loss in found]).reshape(len(rates), seeds)
 
 
 def best_rate(rates: np.ndarray, loss: np.ndarray) -> float:

@@ -23,11 +23,12 @@ import numpy as np
 import pandas as pd
 
 from sweeps.arithmetic import parse_expression
-from sweeps.choice import Prices, Situation
+from sweeps.choice import Situation
 from sweeps.design import beliefs
 from sweeps.ensemble import learn
 from sweeps.laws.base import Array
 from sweeps.mapping import parse_mapping
+from sweeps.prices import Prices
 from sweeps.recorded import task_of
 from sweeps.replay import Task
 from sweeps.replay_score import Score, Spread, Summary, Unanswered, campaign, check, equal, summarise

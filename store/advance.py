@@ -26,12 +26,12 @@ from store.models import (
     new_run,
     to_observation,
 )
-from store.timings import read_seconds_model
-from sweeps.cost import SecondsModel
+from store.specs import to_spec
+from store.timings import read_durations
 from sweeps.errors import NotFound
 from sweeps.runs import TERMINAL, Decision, Role, RunState, SweepState
 from sweeps.scheduler import MIN_FIT, Look, Step, step
-from sweeps.spec import Config, SweepSpec, parse
+from sweeps.spec import Config, SweepSpec
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Known:
     n_terminal: int
 
 
-def advance(sessions: Sessions, sweep_id: int, slots: int) -> bool:
+def advance(sessions: Sessions, sweep_id: int, slots: int, work: float = 0.0) -> bool:
     """Refits a running sweep, starts the runs that are worth it, stops those that are not worth their
     remaining cost, and ends the sweep when there is nothing left to run.
 
@@ -62,6 +62,7 @@ def advance(sessions: Sessions, sweep_id: int, slots: int) -> bool:
 
     Args:
         slots: how many runs may be queued or running at once.
+        work: device seconds of runs that should be queued or running, see ``sweeps.scheduler.Look``.
 
     Returns:
         Whether anything was written.
@@ -70,7 +71,7 @@ def advance(sessions: Sessions, sweep_id: int, slots: int) -> bool:
         NotFound: no such sweep.
     """
     with reading(sessions) as session:
-        known = _know(session, sweep_id, slots)
+        known = _know(session, sweep_id, slots, work)
     if known is None:
         return False
     known = replace(known, look=_foresee(sessions, sweep_id, known.look))
@@ -84,7 +85,6 @@ def start(
     sweep_id: int,
     spec: SweepSpec,
     decisions: Sequence[Decision],
-    seconds: SecondsModel | None,
     fit_id: int | None,
 ) -> None:
     """Stores decisions and queues their runs."""
@@ -98,7 +98,7 @@ def start(
             Role.PROXY,
             spec.complete(one.config),
             one.cost,
-            expected_seconds=seconds(one.cost) if seconds else None,
+            expected_seconds=one.expected.get("seconds"),
             decision_id=id_,
         )
         for one, id_ in zip(decisions, ids, strict=True)
@@ -120,7 +120,7 @@ def start(
     )
 
 
-def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
+def _know(session: Session, sweep_id: int, slots: int, work: float) -> Known | None:
     """Reads what the turn rests on; None when it is not the sweep's turn, or had already been taken."""
     sweep = session.get(SweepRow, sweep_id)
     if sweep is None:
@@ -141,7 +141,7 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
     ).all()
     observed = [row for *_, row in rows if row is not None]
     known = {row.run_id for row in observed}
-    spec = parse(sweep.spec, stored=True)
+    spec = to_spec(sweep.spec)
     ended = [run_id for run_id, state, *_ in rows if state in TERMINAL]
     key = _key(spec, ended, [row.id for row in imported])
     if session.scalar(select(FitRow.id).where(FitRow.sweep_id == sweep_id, FitRow.key == key)) is not None:
@@ -159,7 +159,8 @@ def _know(session: Session, sweep_id: int, slots: int) -> Known | None:
         pending=by_state[RunState.QUEUED] + by_state[RunState.RUNNING],
         remaining=used.remaining(spec.budget),
         slots=slots,
-        seconds=read_seconds_model(session, spec),
+        durations=read_durations(session, spec),
+        work=work,
         out_of_memory=[
             config for _, state, config, too_large, _ in rows if too_large and state == RunState.FAILED
         ],
@@ -219,7 +220,7 @@ def _write(session: Session, sweep_id: int, known: Known, result: Step) -> bool:
     for one in known.look.coming:
         if one.run_id in reasons:  # unless it has just ended by itself
             lifecycle.halt(session, sweep_id, one, reasons[one.run_id])
-    start(session, sweep_id, spec, result.decisions, known.look.seconds, fit_id)
+    start(session, sweep_id, spec, result.decisions, fit_id)
     if result.stop is not None and known.n_runs == known.n_terminal and not result.decisions:
         lifecycle.finish(session, sweep_id, result.stop)
     return True

@@ -32,14 +32,17 @@ class Totals:
     counts: dict[RunState, int] = field(default_factory=lambda: dict.fromkeys(RunState, 0))
 
     def remaining(self, budget: Budget) -> Spent:
-        """What is left of a budget, infinite where it sets no limit."""
+        """What is left of a budget, infinite where it sets no limit. Device seconds that are too few for
+        another attempt are none."""
         used = self.spent + self.reserved
         unlimited = float("inf")
+        seconds = (
+            unlimited if budget.device_seconds is None else budget.device_seconds
+        ) - used.device_seconds
         return Spent(
             runs=budget.runs - used.runs,
             flops=(unlimited if budget.flops is None else budget.flops) - used.flops,
-            device_seconds=(unlimited if budget.device_seconds is None else budget.device_seconds)
-            - used.device_seconds,
+            device_seconds=seconds if seconds >= MIN_GRANT else min(0.0, seconds),
         )
 
 
@@ -106,7 +109,8 @@ def grant(session: Session, sweep_id: int, runs: Sequence[RunRow]) -> dict[int, 
     """Grants device seconds to proxies, just claimed, of a sweep that limits them.
 
     The grants in hand and the seconds used never add up to more than the budget, whatever the expectations
-    were worth: an attempt that needs more than its grant ends, is queued again and asks again.
+    were worth: an attempt that needs more than its grant ends, is queued again and asks again, for as much as
+    it has used at least.
 
     Returns:
         Seconds by run.
@@ -117,7 +121,7 @@ def grant(session: Session, sweep_id: int, runs: Sequence[RunRow]) -> dict[int, 
     granted = {}
     for run in runs:
         expected = run.expected_seconds
-        wanted = share / 2 if expected is None else SLACK * expected + MIN_GRANT
+        wanted = share / 2 if expected is None else max(SLACK * expected + MIN_GRANT, run.seconds)
         granted[run.id] = min(share, wanted)
         session.execute(update(RunRow).where(RunRow.id == run.id).values(granted=granted[run.id]))
     return granted

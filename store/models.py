@@ -114,7 +114,7 @@ class RunRow(Base):
 
     ``granted`` are device seconds that a running attempt may use, where the sweep limits them;
     ``expected_seconds`` what the run was planned to take. ``last_seq`` is its last point's number. Runs of a
-    sweep with the same ``shape`` may train together.
+    sweep with the same ``shape`` may train together. ``undivided`` needs a whole device.
     """
 
     __tablename__ = "runs"
@@ -152,6 +152,7 @@ class RunRow(Base):
     seconds: Mapped[float] = mapped_column(default=0.0)
     reason: Mapped[str | None]
     out_of_memory: Mapped[bool] = mapped_column(default=False, server_default=false())
+    undivided: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -163,8 +164,8 @@ class RunRow(Base):
 class AttemptRow(Base):
     """One execution of a run: who led it, on which worker, how it ended.
 
-    ``members`` are the runs that trained together, ``memory`` the peak in bytes where it could be measured,
-    ``provenance`` what ran.
+    ``members`` are the runs that trained together, ``sharers`` the workers that fit on the device, ``memory``
+    the peak in bytes where it could be measured, ``provenance`` what ran.
     """
 
     __tablename__ = "attempts"
@@ -174,6 +175,7 @@ class AttemptRow(Base):
     owner: Mapped[str]
     worker: Mapped[str | None]
     members: Mapped[int] = mapped_column(default=1, server_default="1")
+    sharers: Mapped[int] = mapped_column(default=1, server_default="1")
     device: Mapped[str | None]
     memory: Mapped[float | None]
     provenance: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
@@ -319,6 +321,7 @@ def to_run(row: RunRow) -> Run:
         started_at=row.started_at,
         finished_at=row.finished_at,
         out_of_memory=row.out_of_memory,
+        undivided=row.undivided,
     )
 
 

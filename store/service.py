@@ -18,6 +18,7 @@ from store.forecasts import forecast
 from store.imports import Received, StoredObservation, import_observations, list_observations
 from store.models import RunRow, SweepRow, new_run, to_run
 from store.reads import (
+    Standing,
     get_run,
     get_sweep,
     list_decisions,
@@ -26,11 +27,12 @@ from store.reads import (
     list_sweeps,
     observations,
     read_sweep,
+    running,
     to_sweeps,
 )
-from store.timings import calibrated, calibration, record_timings, seconds_model, timings
+from store.specs import to_spec
+from store.timings import calibrated, calibration, durations, finished, record_timings, timings
 from sweeps.answers import settings
-from sweeps.cost import SecondsModel
 from sweeps.errors import Conflict, IllegalTransition, NotFound
 from sweeps.runs import Role, Run, Sweep, SweepState
 from sweeps.scheduler import Look, Step, step
@@ -39,6 +41,7 @@ from sweeps.spec import Budget, Config, SweepSpec, parse, spec_hash, to_dict
 __all__ = [
     "FitHeader",
     "Received",
+    "Standing",
     "StoredFit",
     "StoredObservation",
     "advance",
@@ -46,7 +49,9 @@ __all__ = [
     "calibration",
     "cancel",
     "create_sweep",
+    "durations",
     "extend",
+    "finished",
     "forecast",
     "get_fit",
     "get_run",
@@ -64,7 +69,7 @@ __all__ = [
     "pause",
     "record_timings",
     "resume",
-    "seconds_model",
+    "running",
     "timings",
     "verify",
 ]
@@ -88,7 +93,7 @@ def create_sweep(sessions: Sessions, spec: SweepSpec, key: str | None = None) ->
             row = session.scalar(select(SweepRow).where(SweepRow.key == key))
             if row is not None:
                 return _again(session, row, digest), False
-    first, seconds = _first_runs(sessions, spec)
+    first = _first_runs(sessions, spec)
     with sessions.begin() as session:
         columns = {"key": key, "name": spec.name, "spec": to_dict(spec), "spec_hash": digest}
         sweep_id = session.scalar(insert_new(session, SweepRow).values(columns).returning(SweepRow.id))
@@ -97,15 +102,14 @@ def create_sweep(sessions: Sessions, spec: SweepSpec, key: str | None = None) ->
                 session, session.scalars(select(SweepRow).where(SweepRow.key == key)).one(), digest
             ), False
         emit(session, sweep_id, "sweep_created", {"name": spec.name, "spec_hash": digest})
-        start(session, sweep_id, spec, first.decisions, seconds, None)
+        start(session, sweep_id, spec, first.decisions, None)
         if not first.decisions:
             lifecycle.finish(session, sweep_id, first.stop or "there is nothing to run")
         return read_sweep(session, sweep_id), True
 
 
-def _first_runs(sessions: Sessions, spec: SweepSpec) -> tuple[Step, SecondsModel | None]:
+def _first_runs(sessions: Sessions, spec: SweepSpec) -> Step:
     """The first batch, chosen without any observation."""
-    seconds = seconds_model(sessions, spec)
     look = Look(
         spec=spec,
         observations=[],
@@ -114,9 +118,9 @@ def _first_runs(sessions: Sessions, spec: SweepSpec) -> tuple[Step, SecondsModel
         pending=[],
         remaining=Totals().remaining(spec.budget),
         slots=spec.strategy.first_batch,
-        seconds=seconds,
+        durations=durations(sessions, spec),
     )
-    return step(look, np.random.default_rng([spec.seed, 0])), seconds
+    return step(look, np.random.default_rng([spec.seed, 0]))
 
 
 def _again(session: Session, row: SweepRow, digest: str) -> Sweep:
@@ -165,7 +169,7 @@ def extend(
         SpecError: the limits make no sense.
     """
     with sessions.begin() as session:
-        old = parse(_locked(session, sweep_id).spec, stored=True)
+        old = to_spec(_locked(session, sweep_id).spec)
         stop = old.stop if tolerance is None else replace(old.stop, tolerance=tolerance)
         new = parse(replace(old, budget=budget or old.budget, stop=stop))
         left = totals(session, [sweep_id]).get(sweep_id, Totals()).remaining(new.budget)

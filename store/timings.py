@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 
 from store.db import Sessions, reading
 from store.models import AttemptRow, Json, RunRow, SweepRow, TimingRow
-from sweeps.cost import Cost, SecondsModel, Timing
+from sweeps.cost import Cost, Timing
+from sweeps.proxy import trainer_of
 from sweeps.runs import RunState
 from sweeps.spec import SweepSpec
-from sweeps.stacks import seconds_alone
+from sweeps.stacks import Durations, learn_durations
 
 RECENT = 500  # finished runs that teach
 
@@ -51,23 +52,34 @@ def calibration(sessions: Sessions) -> list[Timing]:
         return _calibration(session)
 
 
-def timings(sessions: Sessions) -> list[Timing]:
-    """The latest runs that finished at their first attempt, then every calibration; the latest first."""
+def finished(sessions: Sessions) -> list[Timing]:
+    """The latest runs that finished at their first attempt, the latest first."""
     with reading(sessions) as session:
-        return read_timings(session)
+        return _finished(session)
 
 
-def read_timings(session: Session) -> list[Timing]:
-    """As ``timings``, inside a transaction."""
+def timings(sessions: Sessions) -> list[Timing]:
+    """Finished runs, then every calibration; the latest first."""
+    with reading(sessions) as session:
+        return _timings(session)
+
+
+def _timings(session: Session) -> list[Timing]:
+    return [*_finished(session), *_calibration(session)]
+
+
+def _finished(session: Session) -> list[Timing]:
     first = and_(AttemptRow.run_id == RunRow.id, AttemptRow.attempt == 1)
     runs = session.execute(
         select(
             RunRow.cost,
             RunRow.seconds,
             SweepRow.spec["proxy"]["kind"].as_string(),
+            SweepRow.spec["proxy"]["entry"].as_string(),
             AttemptRow.members,
             AttemptRow.memory,
             AttemptRow.device,
+            AttemptRow.sharers,
         )
         .join(AttemptRow, first)
         .join(SweepRow, SweepRow.id == RunRow.sweep_id)
@@ -75,7 +87,10 @@ def read_timings(session: Session) -> list[Timing]:
         .order_by(RunRow.id.desc())
         .limit(RECENT)
     )
-    return [*(_timing(*row) for row in runs), *_calibration(session)]
+    return [
+        _timing(cost, seconds, trainer_of(kind or "gpt", entry), *ran)
+        for cost, seconds, kind, entry, *ran in runs
+    ]
 
 
 def _calibration(session: Session) -> list[Timing]:
@@ -93,17 +108,27 @@ def _calibration(session: Session) -> list[Timing]:
 
 
 def _timing(
-    cost: Json, seconds: float, kind: str | None, members: int, memory: float | None, device: str | None
+    cost: Json,
+    seconds: float,
+    kind: str,
+    members: int,
+    memory: float | None,
+    device: str | None,
+    sharers: int = 1,
 ) -> Timing:
-    return Timing(Cost(**cost), seconds, kind or "gpt", members, memory, device)
+    return Timing(Cost(**cost), seconds, kind, members, memory, device, sharers)
 
 
-def seconds_model(sessions: Sessions, spec: SweepSpec) -> SecondsModel | None:
-    """Predicts the device seconds of a run that trains alone; None before anything was timed."""
+def durations(sessions: Sessions, spec: SweepSpec) -> Durations | None:
+    """Predicts the device seconds of runs, alone and together; None before anything was timed."""
     with reading(sessions) as session:
-        return read_seconds_model(session, spec)
+        return read_durations(session, spec)
 
 
-def read_seconds_model(session: Session, spec: SweepSpec) -> SecondsModel | None:
-    """As ``seconds_model``, inside a transaction."""
-    return seconds_alone(read_timings(session), spec.proxy.kind, spec.resources.gpus > 0)
+def read_durations(session: Session, spec: SweepSpec) -> Durations | None:
+    """As ``durations``, inside a transaction."""
+    asked = spec.resources_of(None)
+    known = _calibration(session)
+    # What several processes train together trains alone.
+    stacked = [] if asked.processes > 1 else known
+    return learn_durations([*_finished(session), *known], stacked, spec.proxy.trainer, asked.gpus > 0)

@@ -28,7 +28,9 @@ def grid(at: Situation) -> Iterator[Pick]:
     wanted = min(at.wanted, len(open_))
     strides = (at.rng.uniform() + np.arange(wanted)) * len(open_) / max(wanted, 1)
     even = open_[strides.astype(int)]
-    yield from _in_order(at, np.concatenate([even, at.rng.permutation(np.setdiff1d(open_, even))]))
+    rest = np.setdiff1d(open_, even)
+    # In no order, so that fewer than wanted are spread as well.
+    yield from _in_order(at, np.concatenate([at.rng.permutation(even), at.rng.permutation(rest)]))
 
 
 def cheapest(at: Situation) -> Iterator[Pick]:
@@ -143,23 +145,24 @@ def _greedy(
     at: Situation, seen: Sequence[Prospect], gain: Callable[[Sequence[Prospect]], Array]
 ) -> Iterator[Pick]:
     """The affordable candidates of the highest gain over cost^0.4, one after the other."""
-    free, cost, budget = np.ones(len(at.prices.flops), dtype=bool), at.prices.share(at.budget), at.budget
+    free, prices, budget = np.ones(len(at.prices.flops), dtype=bool), at.prices, at.budget
     for _ in range(at.wanted):
-        open_ = free & at.prices.affordable(budget)
+        open_ = free & prices.affordable(budget)
         if not open_.any():
             return
-        score = np.where(open_, gain(seen) / cost**COST_EXPONENT, -np.inf)
+        score = np.where(open_, gain(seen) / prices.share(at.budget) ** COST_EXPONENT, -np.inf)
         best = int(np.argmax(score))
         yield Pick(best, float(score[best]))
-        seen, free[best], budget = [one.take(best) for one in seen], False, budget - at.prices.spent(best)
+        seen, free[best], budget = [one.take(best) for one in seen], False, budget - prices.spent(best)
+        prices = prices.take(best)
 
 
 def _in_order(at: Situation, order: NDArray[np.intp]) -> Iterator[Pick]:
-    budget, found = at.budget, 0
+    prices, budget, found = at.prices, at.budget, 0
     for index in map(int, order):
         if found == at.wanted or budget.runs < 1:
             return
-        used = at.prices.spent(index)
+        used = prices.spent(index)
         if used.flops <= budget.flops and used.device_seconds <= budget.device_seconds:
-            budget, found = budget - used, found + 1
+            prices, budget, found = prices.take(index), budget - used, found + 1
             yield Pick(index, 0.0)

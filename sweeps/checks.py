@@ -107,6 +107,12 @@ def _of_processes(spec: SweepSpec) -> Iterator[Problem]:
             asked.append((f"targets.{i}.resources", one.name, batches))
     for path, target, batches in asked:
         resources = spec.resources_of(target)
+        if resources.sharing == "measured" and (resources.gpus != 1.0 or resources.processes > 1):
+            given = f"measured, with {resources.gpus:g} GPUs for {resources.processes} processes"
+            yield Problem(f"{path}.sharing", given, "none, or measured with gpus: 1 and one process")
+        elif resources.sharing == "measured" and spec.proxy.kind == "own":
+            allowed = "none, since what a trainer of one's own takes of a GPU is not measured"
+            yield Problem(f"{path}.sharing", "measured", allowed)
         if resources.processes == 1:
             continue
         count = resources.processes

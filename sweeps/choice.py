@@ -7,47 +7,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sweeps.design import Belief, Prospect, features, question
 from sweeps.laws.base import Array, Columns
 from sweeps.model import Frame
+from sweeps.prices import Prices
 from sweeps.runs import Spent
 
 EXPONENTS = (0.25, 0.5, 0.75, 1.0)  # of cost in the score that are rehearsed
 HORIZON = 20  # picks of a rehearsal
 SCREENED = 192  # candidates that each exponent rehearses with
-
-
-@dataclass(frozen=True)
-class Prices:
-    """What candidates cost.
-
-    Args:
-        flops: (n,) training FLOPs.
-        seconds: (n,) predicted device seconds, 0 where unknown.
-    """
-
-    flops: Array
-    seconds: Array
-
-    def share(self, budget: Spent) -> Array:
-        """Share of a budget that each takes, summed over its limits, (n,)."""
-        runs = 1.0 / max(budget.runs, 1)
-        return np.asarray(runs + self.flops / budget.flops + self.seconds / budget.device_seconds)
-
-    def affordable(self, budget: Spent) -> Array:
-        """Whether each fits into a budget, (n,)."""
-        fits = (self.flops <= budget.flops) & (self.seconds <= budget.device_seconds)
-        return np.asarray(fits & (budget.runs >= 1))
-
-    def spent(self, index: int) -> Spent:
-        """What one candidate takes."""
-        return Spent(1, float(self.flops[index]), float(self.seconds[index]))
-
-    def among(self, chosen: NDArray[np.intp]) -> Prices:
-        """Of some of the candidates."""
-        return Prices(self.flops[chosen], self.seconds[chosen])
 
 
 @dataclass(frozen=True)
@@ -171,7 +140,8 @@ def greedy(
     prospect: Prospect, prices: Prices, budget: Spent, wanted: int, exponent: float, patience: float = 0.0
 ) -> Iterator[Pick]:
     """Picks by score among the affordable runs that are worth it."""
-    free, cost = np.ones(len(prices.flops), dtype=bool), prices.share(budget) ** exponent
+    free, whole = np.ones(len(prices.flops), dtype=bool), budget
+    cost = prices.share(whole) ** exponent
     for _ in range(wanted):
         gain, least = prospect.gain(), (1.0 - (1.0 - patience) ** 2) * prospect.total
         open_ = free & prices.affordable(budget) & (gain >= least)
@@ -182,3 +152,6 @@ def greedy(
         after = prospect.take(best)
         yield Pick(best, float(score[best]), prospect, after)
         prospect, free[best], budget = after, False, budget - prices.spent(best)
+        prices, same = prices.take(best), prices
+        if prices is not same:
+            cost = prices.share(whole) ** exponent

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.choice import Pick, Prices, Situation
+from sweeps.choice import Pick, Situation
 from sweeps.design import Prospect, features, question
+from sweeps.prices import Prices
 from sweeps.reasons import HALF_WIDTH
 from sweeps.runs import Observation
 from sweeps.spec import SweepSpec

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sweeps.cost import SecondsModel
 from sweeps.scheduler import rehearse
 from sweeps.space import blocks
 from sweeps.spec import SweepSpec, warnings
+from sweeps.stacks import Durations
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Plan:
         candidates: configurations that may be chosen.
         runs: how many will be trained.
         flops: training FLOPs of all runs.
-        seconds: device seconds of all runs, each as if it trained alone: runs that train together take less.
-            None without a calibration.
+        seconds: device seconds of all runs, each as if it trained alone. None without a calibration.
+        seconds_together: as if all of one shape trained together as far as that is quicker, which those that
+            are chosen one after the other do in part.
         seconds_error: relative error of the seconds of one run, by cross-validation, None without one.
         memory: peak bytes of the largest run.
         cheapest, dearest: FLOPs of single runs.
@@ -50,6 +51,7 @@ class Plan:
     runs: int
     flops: float
     seconds: float | None
+    seconds_together: float | None
     seconds_error: float | None
     memory: float
     cheapest: float
@@ -58,13 +60,14 @@ class Plan:
     warnings: tuple[str, ...]
 
 
-def plan(spec: SweepSpec, seconds: SecondsModel | None = None) -> Plan:
+def plan(spec: SweepSpec, durations: Durations | None = None) -> Plan:
     """Rehearses the choice of runs without training any.
 
     Args:
-        seconds: learned from a calibration or from finished runs.
+        durations: learned from a calibration or from finished runs.
     """
-    costs = [decision.cost for decision in rehearse(spec, seconds)]
+    decisions = rehearse(spec, durations)
+    costs, seconds = [decision.cost for decision in decisions], durations and durations.alone
     dearest = max(cost.flops for cost in costs)
     targets = []
     for target in spec.targets:
@@ -81,6 +84,7 @@ def plan(spec: SweepSpec, seconds: SecondsModel | None = None) -> Plan:
         runs=len(costs),
         flops=sum(cost.flops for cost in costs),
         seconds=sum(seconds(cost) for cost in costs) if seconds else None,
+        seconds_together=sum(one.expected["seconds"] for one in decisions) if durations else None,
         seconds_error=seconds.error if seconds else None,
         memory=max(cost.memory for cost in costs),
         cheapest=min(cost.flops for cost in costs),

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.choice import Prices, Situation, informative
+from sweeps.choice import Situation, informative
 from sweeps.design import Prospect, beliefs
 from sweeps.model import frame, models
+from sweeps.prices import Prices
 from sweeps.reasons import HALF_WIDTH
 from sweeps.runs import Spent
 from sweeps.space import Table, cover, tabulate_configs

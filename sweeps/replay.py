@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.choice import Prices, Situation
+from sweeps.choice import Situation
 from sweeps.design import beliefs
 from sweeps.ensemble import Ensemble, learn
 from sweeps.errors import FitError
 from sweeps.laws.base import Array, Columns
 from sweeps.posterior import Posterior
+from sweeps.prices import Prices
 from sweeps.problem import Problem
 from sweeps.runs import Spent
 from sweeps.spec import Stop

@@ -101,7 +101,8 @@ class Decision:
         score: expected drop of the target's variance per cost (0 where the strategy has no score).
         reason: in words.
         strategy: that chose.
-        expected: predicted loss and the interval's half-width before and after this run, relative.
+        expected: the interval's half-width before and after this run, relative, the share of what was left of
+            the budget, and the device seconds, of what is known of these.
         id, sweep_id, run_id, fit_id, created_at: set once stored.
     """
 
@@ -175,6 +176,7 @@ class Run:
         reason: why it diverged, failed or was cancelled.
         target: name of the target a run of role ``target`` verifies.
         out_of_memory: its latest attempt broke because it needed more memory than there was.
+        undivided: an attempt needed more memory than a share of a GPU had; the next ones get a whole one.
         provenance: what ran in the latest attempt (versions, device, commit), where one run is asked for.
     """
 
@@ -196,6 +198,7 @@ class Run:
     started_at: datetime | None
     finished_at: datetime | None
     out_of_memory: bool = False
+    undivided: bool = False
     provenance: dict[str, object] | None = None
 
 

@@ -10,24 +10,26 @@ import numpy as np
 
 from sweeps.answers import Prediction, predict, settings
 from sweeps.bounds import configurations
-from sweeps.choice import Pick, Prices, Situation, worth
-from sweeps.cost import SecondsModel
+from sweeps.choice import Pick, Situation, worth
 from sweeps.design import beliefs
 from sweeps.ensemble import Ensemble, fit_ensemble, precisions
 from sweeps.halting import Halt, halts
 from sweeps.model import Frame, frame, models
 from sweeps.posterior import Posterior
+from sweeps.prices import Prices, Sharing
 from sweeps.reasons import HALF_WIDTH, explain
 from sweeps.refine import refined
 from sweeps.ruled_out import RuledOut
 from sweeps.runs import Decision, Observation, Spent
 from sweeps.screen import screen
-from sweeps.space import Places, Table, at_places, blocks, cover, join, tabulate_configs
+from sweeps.space import Places, Table, at_places, blocks, cover, join, shapes, tabulate_configs
 from sweeps.spec import Config, SweepSpec
+from sweeps.stacks import Durations
 from sweeps.strategies import STRATEGIES
 
 MIN_FIT = 6  # observations below which no law is fitted
 EXACT = 1 << 14  # points of a space up to which every candidate is compared
+GROWTH = 0.25  # of the runs that have ended, at most that many are chosen without hearing of each other
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class Look:
         pending: queued or running, without those that are forecast.
         remaining: budget less what is spent and reserved; infinite where there is no limit.
         slots: runs that may be queued or running at once, less those that are forecast.
-        seconds: predicts device seconds, None before anything was timed.
+        durations: predicts device seconds, None before anything was timed.
+        work: device seconds of runs that should be queued or running, so that nothing is idle until the next
+            look. It, and runs that train together, may take more runs than ``slots``; those that are chosen
+            at once are then ``GROWTH`` of those that have ended at most.
     """
 
     spec: SweepSpec
@@ -53,9 +58,15 @@ class Look:
     pending: Sequence[Config]
     remaining: Spent
     slots: int
-    seconds: SecondsModel | None
+    durations: Durations | None
     out_of_memory: Sequence[Config] = ()
     ahead: Mapping[int, float] = field(default_factory=dict)
+    work: float = 0.0
+
+    @property
+    def ended(self) -> int:
+        """Runs that have ended, and imported ones."""
+        return len(self.observations) - len(self.ahead) + len(self.diverged) + len(self.barred)
 
     @property
     def coming(self) -> list[Observation]:
@@ -106,8 +117,8 @@ def step(look: Look, rng: np.random.Generator) -> Step:
             [],
             f"the interval is within the tolerance: {widest:.2%} <= {tolerance:.2%}",
         )
-    at, table = _situation(look, ensemble, frame_, wanted, rng)
-    decisions, stop = _choose(look, at, table)
+    at, table = _situation(look, ensemble, frame_, max(wanted, _most(look)), rng)
+    decisions, stop = _choose(look, at, table, wanted)
     return Step(ensemble, predictions, decisions, stop, _halts(look, at))
 
 
@@ -119,7 +130,14 @@ def _before_fit(look: Look, missing: int, rng: np.random.Generator) -> Step:
     return Step(None, {}, decisions, stop)
 
 
-def rehearse(spec: SweepSpec, seconds: SecondsModel | None) -> list[Decision]:
+def _most(look: Look) -> int:
+    """Runs that may be chosen at most, where slots have room for more runs than one."""
+    if look.durations is None:
+        return 0
+    return int(GROWTH * look.ended) - len(look.pending) - len(look.ahead)
+
+
+def rehearse(spec: SweepSpec, durations: Durations | None) -> list[Decision]:
     """The runs a sweep would choose if nothing were learned on the way: what it costs, before it starts."""
     budget = spec.budget
     limits = (budget.flops, budget.device_seconds)
@@ -127,10 +145,10 @@ def rehearse(spec: SweepSpec, seconds: SecondsModel | None) -> list[Decision]:
     frame_, rng = frame(spec), np.random.default_rng(spec.seed)
     decisions: list[Decision] = []
     for wanted, part in ((spec.strategy.first_batch, _first_part(spec)), (budget.runs, 1.0)):
-        look = Look(spec, [], [], [], [d.config for d in decisions], remaining, wanted, seconds)
+        look = Look(spec, [], [], [], [d.config for d in decisions], remaining, wanted, durations)
         chosen, _ = decide(look, None, frame_, int(min(wanted, remaining.runs)), rng, part)
         for decision in chosen:
-            remaining -= Spent(1, decision.cost.flops, seconds(decision.cost) if seconds else 0.0)
+            remaining -= Spent(1, decision.cost.flops, decision.expected.get("seconds", 0.0))
         decisions += chosen
     return decisions
 
@@ -159,7 +177,7 @@ def decide(
         The decisions and, when none can be made at all, why.
     """
     at, table = _situation(look, ensemble, frame_, wanted, rng, part)
-    return _choose(look, at, table)
+    return _choose(look, at, table, wanted)
 
 
 def _situation(
@@ -190,20 +208,41 @@ def _situation(
         patience=0.0 if ensemble is None else spec.stop.patience,
     )
     table = _offer(look, at, ensemble)
-    return replace(at, candidates=frame_.columns(table), prices=_prices(look, table)), table
+    prices = _together(look, table, _prices(look, table))
+    return replace(at, candidates=frame_.columns(table), prices=prices), table
 
 
-def _choose(look: Look, at: Situation, table: Table) -> tuple[list[Decision], str | None]:
-    """As ``decide``, from a situation."""
-    spec, remaining = look.spec, look.remaining
-    if not at.prices.affordable(remaining).any():
+def _choose(look: Look, at: Situation, table: Table, wanted: int) -> tuple[list[Decision], str | None]:
+    """As ``decide``, from a situation that may allow for more than are wanted: as many as are enough work,
+    and those that train with others of the same choice, which need no slot of their own."""
+    spec, remaining, prices = look.spec, look.remaining, at.prices
+    if not prices.affordable(remaining).any():
         return [], _exhausted(look)
-    decisions: list[Decision] = []
+    picks: list[Pick] = []
+    slots, lacking = wanted, look.work - _in_hand(look) if at.wanted > wanted else 0.0
     for pick in STRATEGIES[spec.strategy.name](at):
-        decisions.append(_decision(spec, at, table, pick, remaining))
+        apart = not prices.joins(pick.index)
+        if apart and slots <= 0 and lacking <= 0.0:
+            break
+        picks.append(pick)
+        slots -= apart
+        lacking -= prices.spent(pick.index).device_seconds
+        prices = prices.take(pick.index)
+    seconds = at.prices.spread([pick.index for pick in picks])
+    decisions = [_decision(look, at, table, *each) for each in zip(picks, seconds, strict=True)]
     if decisions or look.pending or look.coming or at.wanted < 1 or at.patience == 0.0:
         return decisions, None
     return [], f"no affordable run narrows the answer by {at.patience:.2%}; the best by {worth(at):.2%}"
+
+
+def _in_hand(look: Look) -> float:
+    """Device seconds of the runs that are queued or running."""
+    table = tabulate_configs(look.spec, [*look.pending, *(one.config for one in look.coming)])
+    prices, total = _together(look, table, _prices(look, table)), 0.0
+    for row in range(len(table)):
+        total += prices.spent(row).device_seconds
+        prices = prices.take(row)
+    return total
 
 
 def _halts(look: Look, at: Situation) -> list[Halt]:
@@ -217,19 +256,22 @@ def _halts(look: Look, at: Situation) -> list[Halt]:
     return halts(at, coming, Prices(whole.flops * ahead, whole.seconds * ahead), look.spec)
 
 
-def _decision(spec: SweepSpec, at: Situation, table: Table, pick: Pick, remaining: Spent) -> Decision:
-    """A pick as it is stored: with its reason and what it is expected to do."""
+def _decision(look: Look, at: Situation, table: Table, pick: Pick, seconds: float) -> Decision:
+    """A pick as it is stored: with its reason and what it is expected to do and to take."""
     expected = {}
     if pick.before is not None and pick.after is not None:
         before, after = (HALF_WIDTH * float(np.sqrt(max(0.0, k.left[0]))) for k in (pick.before, pick.after))
-        share = float(at.prices.share(remaining)[pick.index])
+        cost = Prices(at.prices.flops[pick.index], np.asarray(seconds))
+        share = float(cost.share(look.remaining))
         expected = {"half_width_before": before, "half_width_after": after, "budget_share": share}
+    if look.durations is not None:
+        expected["seconds"] = seconds
     return Decision(
         config=table.config(pick.index),
         cost=table.cost(pick.index),
         score=pick.score,
-        reason=explain(pick, at, table, spec),
-        strategy=spec.strategy.name,
+        reason=explain(pick, at, table, look.spec),
+        strategy=look.spec.strategy.name,
         expected=expected,
     )
 
@@ -258,8 +300,20 @@ def _offer(look: Look, at: Situation, ensemble: Ensemble | None) -> Table:
 
 
 def _prices(look: Look, table: Table) -> Prices:
-    seconds = look.seconds.of(table.columns) if look.seconds else np.zeros(len(table))
+    """Each as if it trained alone."""
+    known = look.durations
+    seconds = np.zeros(len(table)) if known is None else known.alone.of(table.columns)
     return Prices(table["flops"], seconds)
+
+
+def _together(look: Look, table: Table, alone: Prices) -> Prices:
+    """As runs of one shape that are chosen together will train."""
+    stacks = None if look.durations is None else look.durations.stacks
+    if stacks is None or len(table) == 0:
+        return alone
+    of, most = shapes(table), stacks.most(table.columns)
+    joining = alone.seconds * stacks.joining(table.columns)
+    return replace(alone, sharing=Sharing(of, most, alone.seconds, joining, np.zeros(of.max() + 1, np.intp)))
 
 
 def _exhausted(look: Look) -> str:

@@ -16,10 +16,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sweeps.choice import EXPONENTS, Prices, Situation
+from sweeps.choice import EXPONENTS, Situation
 from sweeps.design import Belief, features
 from sweeps.laws.base import Array
 from sweeps.model import Frame
+from sweeps.prices import Prices
 from sweeps.space import Places, Table
 
 Single: TypeAlias = NDArray[np.float32]

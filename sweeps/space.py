@@ -15,7 +15,7 @@ from sweeps.bounds import ENUMERATED, SAMPLED, configurations
 from sweeps.checks import MIN_STEPS
 from sweeps.cost import Cost
 from sweeps.scaling import SIZE
-from sweeps.spec import Config, SweepSpec
+from sweeps.spec import OWN_OF_MEMBERS, Config, SweepSpec
 
 Array = NDArray[np.float64]
 Places: TypeAlias = NDArray[np.intp]
@@ -130,6 +130,15 @@ def at_places(spec: SweepSpec, places: Places) -> Table:
 
 def _shape(spec: SweepSpec) -> tuple[int, ...]:
     return tuple(len(spec.space[name].values) for name in sorted(spec.space))
+
+
+def shapes(table: Table) -> Places:
+    """A number for the shape of each row, from 0; rows of one shape may train together; (n,)."""
+    found = np.zeros(len(table), dtype=np.intp)
+    for name in sorted(set(table.axes) - OWN_OF_MEMBERS):
+        values, of = np.unique(table[name], return_inverse=True)
+        found = np.unique(found * len(values) + of, return_inverse=True)[1]
+    return found
 
 
 def trainable(spec: SweepSpec, table: Table) -> NDArray[np.bool_]:

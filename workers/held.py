@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from store.queue import Claim
+from sweeps.resources import Resources
 from workers.executor import Delivery
 from workers.job import Job
 from workers.titles import title
@@ -49,10 +50,11 @@ class Held:
         return elapsed * (asked.gpus or asked.cpus) / self.members
 
 
-def make_job(claim: Claim, checkpoints: Path, checkpoint_seconds: float) -> Job:
+def make_job(claim: Claim, given: Resources, checkpoints: Path, checkpoint_seconds: float) -> Job:
     """What a worker is to be told of a claimed run.
 
     Args:
+        given: what its worker gets of the resources that the run asks for.
         checkpoints: folder of checkpoints, the same on every machine of the cluster.
         checkpoint_seconds: between two checkpoints.
     """
@@ -62,7 +64,7 @@ def make_job(claim: Claim, checkpoints: Path, checkpoint_seconds: float) -> Job:
     return Job(
         run_id=run.id,
         attempt=claim.attempt,
-        spec=replace(claim.spec, resources=claim.spec.resources_of(run.target)),
+        spec=replace(claim.spec, resources=given),
         source=claim.spec.source,
         config=run.config,
         checkpoint=str(path),

@@ -165,7 +165,8 @@ def shapes(
     sweep, ensemble = questions.fitted(store, id)
     given = request.query_params.multi_items()
     at = questions.asked(sweep.spec, [(n, value) for n, value in given if n not in ("factor", "budget")])
-    how: dict[str, Any] = {"budget": budget, "seconds": service.seconds_model(store, sweep.spec)}
+    known = service.durations(store, sweep.spec)
+    how: dict[str, Any] = {"budget": budget, "seconds": None if known is None else known.alone}
     how["diverged"] = questions.diverged(store, id)
     return choose_in_sweep(sweep.spec, ensemble, at, factor, **how)
 

@@ -23,7 +23,7 @@ def plan(spec: SpecBody, store: Store) -> Plan:
     Seconds come from calibrations and past runs, each run as if it trained alone, and are null before there
     are any.
     """
-    return sweeps.plan.plan(spec, service.seconds_model(store, spec))
+    return sweeps.plan.plan(spec, service.durations(store, spec))
 
 
 @router.post("/ladder")
@@ -36,4 +36,5 @@ def ladder(
 
     Beside it stands what the strategy `informative` would spend for intervals as narrow.
     """
-    return plan_ladder(spec, ladder, service.seconds_model(store, spec))
+    known = service.durations(store, spec)
+    return plan_ladder(spec, ladder, None if known is None else known.alone)

@@ -14,7 +14,7 @@ from serving import Served, finish, serve, train
 import conf
 from api.app import create_app
 from api.client import ServiceError, Unreachable, connect
-from store import queue
+from store import attempts, queue
 from store.provenance import trace
 from sweeps.runs import RunState, SweepState
 
@@ -227,7 +227,7 @@ def test_answers_tell_of_runs_that_diverged(served: Served) -> None:
     with served.sessions.begin() as session:
         (claim,) = queue.claim(session, "test", 60.0, 1)
     with served.sessions.begin() as session:
-        queue.finish(session, claim.run.id, claim.attempt, RunState.DIVERGED, None, 1.0)
+        attempts.finish(session, claim.run.id, claim.attempt, RunState.DIVERGED, None, 1.0)
     while client.sweep(sweep.id).state == SweepState.RUNNING:
         train(served, sweep.id)
     lr = claim.run.config["lr"]

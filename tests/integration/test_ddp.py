@@ -9,51 +9,27 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import ray
+from hearing import Ear
 from ray.util import placement_group_table
 
 from sweeps.data import SOURCES
 from sweeps.errors import SpecError
-from sweeps.runs import Point
-from sweeps.spec import Resources, SweepSpec, parse, to_dict
+from sweeps.resources import Resources
+from sweeps.spec import SweepSpec, parse, to_dict
 from workers.executor import Delivery, Unplaceable
 from workers.inprocess import InProcessPool
-from workers.job import Job, Outcome, Provenance, Verdict
+from workers.job import Job
 from workers.owner import identity
 from workers.pool import RayPool
 from workers.team import Team, hold
 from workers.train import follow, train
-
-CLOCK = ("tokens_per_second", "flop_utilisation")
-
-
-class Ear:
-    """Remembers what a training tells; stops it after a number of calls."""
-
-    def __init__(self, stop_after: int = 1 << 60) -> None:
-        self.calls, self.stop_after = 0, stop_after
-        self.got: list[Point] = []
-        self.outcome: Outcome | None = None
-
-    def began(self, run_id: int, provenance: Provenance) -> None:  # noqa: ARG002
-        self.provenance = provenance
-
-    def points(self, run_id: int, points: list[Point]) -> Verdict:  # noqa: ARG002
-        self.calls += 1
-        self.got.extend(points)
-        return Verdict.STOP if self.calls > self.stop_after else Verdict.CONTINUE
-
-    def ended(self, run_id: int, outcome: Outcome) -> None:  # noqa: ARG002
-        assert self.outcome is None
-        self.outcome = outcome
-
-    def curve(self) -> list[tuple[int, int, str, float]]:
-        return [(p.seq, p.step, p.metric, p.value) for p in self.got if p.metric not in CLOCK]
 
 
 def spec_of(kind: str = "gpt", steps: int = 60, processes: int = 2, **settings: Any) -> SweepSpec:
@@ -108,7 +84,8 @@ def alone(job: Job) -> Ear:
 
 
 def together(job: Job, stop_after: int = 1 << 60, die: bool = False) -> Ear:
-    ear = Ear(stop_after)
+    calls = count(1)
+    ear = Ear(lambda *_: next(calls) > stop_after)
     with second(job, die) as team:
         train([job], ear, team)
     return ear

@@ -11,17 +11,19 @@ from synthetic import World
 
 from sweeps import scheduler
 from sweeps.bounds import ENUMERATED, SAMPLED, configurations
-from sweeps.choice import Prices, Situation
+from sweeps.choice import Situation
 from sweeps.cost import SecondsModel
 from sweeps.errors import SpecError
 from sweeps.model import frame
 from sweeps.plan import plan
+from sweeps.prices import Prices
 from sweeps.ruled_out import RuledOut
 from sweeps.runs import Observation, Spent
 from sweeps.scheduler import Look, decide, step
 from sweeps.screen import BEST, CHEAPEST, EVEN, Outlook, screen
 from sweeps.space import BLOCK, at_places, blocks, candidates, cover, places_of
 from sweeps.spec import SweepSpec, parse
+from sweeps.stacks import Durations
 
 SPACE: dict[str, Any] = {
     "width": [8, 16, 24, 32, 48, 64],
@@ -65,7 +67,7 @@ def look(asked: SweepSpec, n: int = 24, **changes: Any) -> Look:
     ]
     limit = asked.budget.flops or np.inf
     return Look(
-        asked, seen, [], [], [], Spent(asked.budget.runs, limit, np.inf), 64, **{"seconds": None} | changes
+        asked, seen, [], [], [], Spent(asked.budget.runs, limit, np.inf), 64, **{"durations": None} | changes
     )
 
 
@@ -224,6 +226,6 @@ def test_seconds_count_in_large_spaces(fitted: Any, monkeypatch: pytest.MonkeyPa
     at, ensemble = fitted
     monkeypatch.setattr(scheduler, "EXACT", 0)
     seconds = SecondsModel(1e-3, 0.0, 1e-11, 0.1, 5)
-    limited = replace(at, seconds=seconds, remaining=replace(at.remaining, device_seconds=20.0))
+    limited = replace(at, durations=Durations(seconds), remaining=replace(at.remaining, device_seconds=20.0))
     found, _ = decide(limited, ensemble, frame(at.spec), 8, np.random.default_rng(0))
     assert found and sum(seconds(one.cost) for one in found) <= 20.0

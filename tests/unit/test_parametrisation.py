@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from sweeps.data import SOURCES
 from sweeps.proxy import Proxy
-from sweeps.spec import Config, SweepSpec, Trainer, parse, spec_hash, to_dict, warnings
+from sweeps.spec import Config, SweepSpec, parse, spec_hash, to_dict, warnings
+from sweeps.trainer import Trainer
 from workers import optimizer as optimizers
-from workers.parametrisation import Rule, batch_factor, rules
+from workers.parametrisation import Rule, rules
 from workers.proxies import build
 from workers.proxies.model import Branch, Model
 from workers.proxies.transformer import Block
@@ -173,9 +174,10 @@ def test_logits_are_bounded_alike_at_every_head_width(kind: str) -> None:
 
 
 def test_the_rate_follows_the_batch() -> None:
-    found = {rule: batch_factor(Trainer(batch_rule=rule), 64.0) for rule in ("none", "linear", "sqrt")}  # type: ignore[arg-type]
-    assert found == {"none": 1.0, "linear": 4.0, "sqrt": 2.0}
-    assert batch_factor(Trainer(batch_rule="sqrt", base_batch=64), 16.0) == 0.5
+    rules: tuple[Literal["none", "linear", "sqrt"], ...] = ("none", "linear", "sqrt")
+    found = {rule: float(Trainer(batch_rule=rule).rates(1e-3, 64.0)) for rule in rules}
+    assert found == pytest.approx({"none": 1e-3, "linear": 4e-3, "sqrt": 2e-3})
+    assert float(Trainer(batch_rule="sqrt", base_batch=64).rates(1.0, 16.0)) == 0.5
 
 
 def spec(**given: Any) -> SweepSpec:

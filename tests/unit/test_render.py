@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +13,8 @@ from rich.console import Console
 from synthetic import spec
 
 from api.guard import is_loopback
-from api.render import duration, number, runs, size
+from api.render import duration, number, rate, runs, size
+from sweeps.answers import Prediction
 from sweeps.runs import Role, Run, RunState
 
 
@@ -38,6 +40,15 @@ def test_number(value: float | None, text: str) -> None:
 def test_a_number_is_short_and_nearly_itself(value: float) -> None:
     assert float(number(value)) == pytest.approx(value, rel=0.006)
     assert len(number(value)) <= 9
+
+
+def test_a_prediction_says_which_rate_is_which() -> None:
+    asked = spec()
+    none = Prediction({"batch": 64.0, "lr": 1e-3}, 2.0, 1.9, 2.1, 1.9, 2.1, 1.0, 1.0, 1.0, {}, {}, (), ())
+    assert rate(asked, none) == []
+    assert rate(asked, replace(none, lr_used=2e-3)) == [
+        ("rate used", "0.002 in training at batch 64; lr is that at batch 16")
+    ]
 
 
 def test_duration_and_size() -> None:

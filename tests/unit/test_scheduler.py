@@ -17,6 +17,7 @@ from sweeps.reasons import PLAIN
 from sweeps.runs import Observation, Spent
 from sweeps.scheduler import Look, Step, rehearse, step
 from sweeps.spec import SweepSpec
+from sweeps.stacks import Durations
 from sweeps.strategies import STRATEGIES
 
 WORLD = World()
@@ -173,7 +174,9 @@ def test_every_strategy_decides_with_a_reason(name: str) -> None:
 def test_no_limit_is_ever_exceeded(runs: int, flops: float, seconds: float, name: str, seed: int) -> None:
     limits = {"runs": runs, "flops": flops, "device_seconds": seconds}
     asked = spec(budget=limits, strategy={"name": name, "first_batch": 3})
-    chosen = step(look(asked, slots=runs, seconds=SECONDS), np.random.default_rng(seed)).decisions
+    chosen = step(
+        look(asked, slots=runs, durations=Durations(SECONDS)), np.random.default_rng(seed)
+    ).decisions
     assert len(chosen) <= runs
     assert sum(d.cost.flops for d in chosen) <= flops
     assert sum(SECONDS(d.cost) for d in chosen) <= seconds
@@ -181,10 +184,10 @@ def test_no_limit_is_ever_exceeded(runs: int, flops: float, seconds: float, name
 
 def test_plan_tells_the_cost_before_anything_starts() -> None:
     asked = spec()
-    told = plan(asked, SECONDS)
-    assert told.runs == len(rehearse(asked, SECONDS)) <= asked.budget.runs
+    told = plan(asked, Durations(SECONDS))
+    assert told.runs == len(rehearse(asked, Durations(SECONDS))) <= asked.budget.runs
     assert told.flops <= asked.budget.flops
-    assert told.seconds > 0 and told.seconds_error == SECONDS.error
+    assert told.seconds == pytest.approx(told.seconds_together) and told.seconds_error == SECONDS.error
     assert told.cheapest <= told.dearest <= asked.budget.flops_per_run
     assert told.targets[0].flops == asked.cost(asked.complete(asked.targets[0].at)).flops
     blind = plan(asked)
