@@ -14,7 +14,7 @@ from rich.text import Text
 
 from api import render
 from api.arguments import UsageError
-from api.fits import Laws, Map, Own, Seed, Table, own_laws, usage
+from api.fits import Laws, Map, Own, Seed, Table, Transfer, own_laws, usage
 from api.tables import read_table
 from api.terminal import Json, show_found
 from sweeps.allocate import Plan, Reach, Worth, allocate, cheapest, gain_worth
@@ -31,6 +31,7 @@ class Answer:
     file: str
     rows: int
     laws: dict[str, float]
+    transfer: str
     plans: list[Plan]
     reach: Reach | None
     gains: list[Worth]
@@ -55,6 +56,7 @@ def command(
     ] = None,
     laws: Laws = "auto",
     law: Own = None,
+    transfer: Transfer = "none",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -77,7 +79,7 @@ def command(
         def study(top: float | None) -> Study:
             """The laws are asked to hold at the most compute that is asked about."""
             target: dict[str, ArrayLike] | None = None if top is None else {"flops": top}
-            return fit(observed, laws=names, target=target, seed=seed)
+            return fit(observed, laws=names, target=target, seed=seed, transfer=transfer)
 
         made = study(max(amounts, default=None))
         reach = None if loss is None else cheapest(made, loss, **given)
@@ -87,7 +89,17 @@ def command(
         plans = [allocate(made, amount, **given) for amount in amounts if gain is None]
         gains = [gain_worth(made, amount, gain, **given) for amount in amounts if gain is not None]
     weights = dict(sorted(made.ensemble.laws.items(), key=lambda item: -item[1]))
-    found = Answer(str(file), len(observed), weights, plans, reach, gains, made.warnings, **given)
+    found = Answer(
+        str(file),
+        len(observed),
+        weights,
+        made.checklist["transfer"],
+        plans,
+        reach,
+        gains,
+        made.warnings,
+        **given,
+    )
     show_found(found, json, lambda: _shown(found))
 
 

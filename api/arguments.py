@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import conf
+from sweeps import registry
 from sweeps.errors import SweepError
 
 
@@ -55,4 +56,18 @@ def read_spec(source: str, overrides: list[str] | None) -> dict[str, Any]:
             return conf.sweep_file(source, *given)
         return conf.sweep(source, *given)
     except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
+def read_settings() -> None:
+    """Registers the laws, data sets and trainers of the operator's settings, as the service does.
+
+    A command that reads a specification or fits laws itself, without the service, calls this first.
+
+    Raises:
+        UsageError: the settings make no sense.
+    """
+    try:
+        registry.load(conf.load())
+    except (ValueError, SweepError) as error:
         raise UsageError(str(error)) from None

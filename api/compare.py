@@ -13,7 +13,7 @@ from rich.text import Text
 
 from api import render
 from api.arguments import UsageError, numbers
-from api.fits import Laws, Map, Own, Seed, Table, own_laws, quantities, usage
+from api.fits import Laws, Map, Own, Seed, Table, Transfer, own_laws, quantities, usage
 from api.tables import Columns, read_table
 from api.terminal import Json, console, print_json
 from sweeps.compare import Comparison, compare
@@ -54,6 +54,7 @@ def command(
     ] = None,
     laws: Laws = "auto",
     law: Own = None,
+    transfer: Transfer = "none",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -72,8 +73,8 @@ def command(
         (one, first), (two, second) = _recipes(file, other, group, between)
         labels, rates = (one, two), hours if hours is not None else tokens_per_hour
         studies = (
-            fit(observe(first, mapping), laws=names, target=about, seed=seed),
-            fit(observe(second, mapping), laws=names, target=about, seed=seed),
+            fit(observe(first, mapping), laws=names, target=about, seed=seed, transfer=transfer),
+            fit(observe(second, mapping), laws=names, target=about, seed=seed, transfer=transfer),
         )
         found = compare(
             studies[0],
@@ -93,7 +94,8 @@ def command(
         for one in study.warnings
     ]
     if json:
-        print_json({"comparison": found, "fits": notes})
+        rule = studies[0].checklist["transfer"]
+        print_json({"comparison": found, "fits": notes, "transfer": rule})
         return
     told = [(f"warning {note['code']}", f"{note['recipe']}: {note['message']}") for note in notes]
     console().print(shown(found, told))

@@ -15,7 +15,7 @@ import typer
 from numpy.typing import ArrayLike
 from rich.text import Text
 
-from api.arguments import UsageError, numbers
+from api.arguments import UsageError, numbers, read_settings
 from api.tables import Columns, read_table
 from api.terminal import Json, Sweep, client, console, print_json
 from sweeps.errors import FitError, SpecError
@@ -35,6 +35,9 @@ Map = Annotated[
 ]
 Laws = Annotated[str, typer.Option(help="Names with commas, or auto for all that fit the table.")]
 Seed = Annotated[int, typer.Option(help="Of the draws behind the intervals.", min=0)]
+Transfer = Annotated[
+    str, typer.Option(help="Prior of how optima move with scale: none, mup, step_law or deepseek.")
+]
 Own = Annotated[
     list[str] | None, typer.Option("--law", help="A law of your own as module:NAME; may be repeated.")
 ]
@@ -58,9 +61,7 @@ def fit(
         str, typer.Option(help="student (tails learned), huber (as the field fits) or squares.")
     ] = "student",
     intervals: Annotated[str, typer.Option(help="posterior or bootstrap (over runs).")] = "posterior",
-    transfer: Annotated[
-        str, typer.Option(help="Prior of how optima move with scale: none, mup, step_law or deepseek.")
-    ] = "none",
+    transfer: Transfer = "none",
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -121,6 +122,7 @@ def import_(
     service = client(context)
     spec = service.sweep(sweep).spec
     with usage():
+        read_settings()
         mapping = parse_mapping(map_, {})
         columns = read_table(file)
         checked = past_runs(spec, columns, mapping, file.name)
@@ -233,7 +235,11 @@ def quantities(text: str | None) -> dict[str, float] | None:
 
 
 def own_laws(given: list[str] | None) -> list[str]:
-    """Registers laws of the user's own and tells their names; the current directory is looked in first."""
+    """Registers laws of the user's own and tells their names; the current directory is looked in first.
+
+    Laws of the operator's settings are registered as well.
+    """
+    read_settings()
     if given and (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     return [law.name for law in load(given or [])]

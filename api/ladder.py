@@ -9,19 +9,25 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from api import render
-from api.arguments import UsageError, numbers, read_spec
+from api.arguments import UsageError, numbers, read_settings, read_spec
 from api.terminal import Json, client, show_found
-from sweeps.ladder import KIND, LadderPlan
+from sweeps.ladder import KIND, LadderPlan, plan_ladder, read_ladder
 from sweeps.spec import SweepSpec, parse
 
-Source = Annotated[str, typer.Argument(help="A preset of conf/sweep, or a .yaml or .json file.")]
+Source = Annotated[
+    str | None, typer.Argument(help="A preset of conf/sweep, or a .yaml or .json file; else --spec.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Changes to it, such as budget.flops=1e13.")]
 
 
 def command(
     context: typer.Context,
-    source: Source,
+    source: Source = None,
     overrides: Overrides = None,
+    spec: Annotated[
+        str | None,
+        typer.Option(help="A preset or file that is planned here, without a service; seconds stay unknown."),
+    ] = None,
     kind: Annotated[
         str, typer.Option(help="sizes, multiples (sizes x tokens a parameter), isoflop or l_shape.")
     ] = "sizes",
@@ -39,11 +45,17 @@ def command(
 
     Beside it stands what the informative plan would cost for the same expected interval.
 
+    The service knows how long its runs took; --spec needs none.
+
     Example: scalewise ladder gpt_stdlib --kind multiples --tokens-per-param 5,10,20
     """
     if kind not in KIND:
         raise UsageError(f"given --kind {kind}; allowed: {', '.join(KIND)}")
-    given = read_spec(source, overrides)
+    read_settings()
+    changes = [*([source] if spec and source else []), *(overrides or [])]
+    if not (where := spec or source):
+        raise UsageError("given no sweep; allowed: a preset or file, or one after --spec")
+    given = read_spec(where, changes)
     asked: dict[str, Any] = {
         "kind": kind,
         "sizes": sizes,
@@ -51,7 +63,7 @@ def command(
         "computes": _list("--computes", computes),
         "at": numbers([part.strip() for part in at.split(",")]) if at else {},
     }
-    found = client(context).ladder(given, asked)
+    found = plan_ladder(parse(given), read_ladder(asked)) if spec else client(context).ladder(given, asked)
     show_found(found, json, lambda: _shown(parse(given), found))
 
 

@@ -17,6 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 _SETTING_GROUPS = ("api", "cluster", "store", "tracking")
+_LISTS = {  # settings that are lists of text: how many colons an entry has, and what is allowed in words
+    "laws": (1, "a list of package.module:NAME"),
+    "trainers": (0, "a list of modules, such as [mylab.training]"),
+}
 _COMPOSING = threading.RLock()  # Hydra holds what it composes in a global
 
 
@@ -27,8 +31,8 @@ def load(*overrides: str) -> dict[str, Any]:
         overrides: such as ``api.port=8001`` for a value or ``store=postgres`` for an option of a group.
 
     Returns:
-        Plain values under ``home``, ``laws``, ``data``, ``store``, ``tracking``, ``cluster`` and ``api``;
-        ``home`` is absolute.
+        Plain values under ``home``, ``laws``, ``data``, ``trainers``, ``store``, ``tracking``, ``cluster``
+        and ``api``; ``home`` is absolute.
 
     Raises:
         ValueError: an override names no setting or no option of a group, or a setting comes from an
@@ -41,6 +45,7 @@ def load(*overrides: str) -> dict[str, Any]:
         "home",
         "laws",
         "data",
+        "trainers",
         *(f"{group}.{name}" for group in _SETTING_GROUPS for name in map(str, settings[group])),
     ]
     for change in changes:
@@ -50,7 +55,8 @@ def load(*overrides: str) -> dict[str, Any]:
         if change.remove or (change.path not in names and not of_data):
             raise ValueError(f"override {change.text!r} names no setting; settings are {', '.join(names)}")
         _check_type(change, OmegaConf.select(settings, change.path))
-        value = [change.value] if change.path == "laws" and isinstance(change.value, str) else change.value
+        single = change.path in _LISTS and isinstance(change.value, str)
+        value = [change.value] if single else change.value
         OmegaConf.update(settings, change.path, value, merge=False, force_add=of_data)
     settings.home = str(Path(settings.home).absolute())
     return _plain(settings)
@@ -149,17 +155,17 @@ def _check_choices(changes: list[_Change], groups: tuple[str, ...]) -> list[_Cha
 def _check_type(change: _Change, present: object) -> None:
     """A number stays a number; nothing below a group is a list or a mapping.
 
-    ``laws`` is a list, and ``data`` a mapping whose entries the core checks.
+    ``laws`` and ``trainers`` are lists, and ``data`` a mapping whose entries the core checks.
     """
     if change.path == "data" and not isinstance(change.value, dict):
         allowed = "data sets by name, such as {owt: {reader: tokens, path: /data/owt, vocabulary: 50257}}"
         raise ValueError(f"override {change.text!r}: given {change.value!r}; allowed: {allowed}")
     if change.path.split(".")[0] == "data":
         return
-    if change.path == "laws":
+    if change.path in _LISTS:
+        colons, allowed = _LISTS[change.path]
         entries = change.value if isinstance(change.value, list) else [change.value]
-        if not all(isinstance(entry, str) and len(entry.split(":")) == 2 for entry in entries):
-            allowed = "a list of package.module:NAME"
+        if not all(isinstance(entry, str) and entry.count(":") == colons for entry in entries):
             raise ValueError(f"override {change.text!r}: given {change.value!r}; allowed: {allowed}")
         return
     number = isinstance(present, int | float)

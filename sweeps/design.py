@@ -164,7 +164,7 @@ def features(family: Sequence[Belief], frame: Frame, x: Columns) -> tuple[Array,
         value, gradient, height = belief.model.survey(belief.theta, x)
         blocks.append(np.sqrt(belief.weight) * (gradient @ _root(belief.covariance)))
         values.append(value + belief.loss_centre)
-        apart = belief.noise.variance(height) + (belief.noise.misfit * far) ** 2
+        apart = belief.noise.variance(height, x) + (belief.noise.misfit * far) ** 2
         variances.append(belief.weight * apart)
     weights = np.array([belief.weight for belief in family])
     stacked = np.stack(values, axis=1)

@@ -7,24 +7,21 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from sweeps.errors import FitError
 from sweeps.estimate import Fit, Method, fit, sample
+from sweeps.holdout import costliest, hold_out, rows_of, windows
 from sweeps.laws.base import Array, Columns
 from sweeps.misfit import Misfit
-from sweeps.model import FEATURES, Frame, Model, frame, models
+from sweeps.model import Frame, Model, frame, models
 from sweeps.noise import SIGMA, WEIGHT, Noise
 from sweeps.runs import Observation
 from sweeps.space import tabulate_configs
 from sweeps.spec import SweepSpec
 from sweeps.surface import Surface, surface
 
-CUTS = (0.6, 0.8)  # shares of the runs, by compute, that a hold-out fit sees
-MIN_HELD, MIN_SEEN = 2, 8
 DRAWS, FEW = 240, 16  # posterior draws over all fits, and of a fit that weighs little
-UNTESTED, TRUST = 1.5, 4.0  # stretch before any run was held out, worth so many held-out runs
 NEGLIGIBLE = 1e-3  # weight below which a fit is left out of the answers
 
 
@@ -142,7 +139,8 @@ def learn(
     """Fits every model and weighs its law.
 
     A law's weight is the density it gives to larger runs that were held out; with too few runs for that,
-    its evidence.
+    its evidence. Where there are very many runs it is fitted to the costlier ones alone as well, and the same
+    density says how far down it holds.
 
     Args:
         family: models, one for each law.
@@ -154,9 +152,17 @@ def learn(
     Raises:
         FitError: when no law can be fitted.
     """
-    fits = [fit(model, x, loss, method) for model in family]
+    method = method or Method()
+    tries = [(model, window) for model in family for window in windows(model, len(loss), method)]
+    parts = [costliest(x["flops"], window) for _, window in tries]
+    methods = [method.of(rows) for rows in parts]
+    fits = [
+        fit(model, rows_of(x, rows), loss[rows], how)
+        for (model, _), rows, how in zip(tries, parts, methods, strict=True)
+    ]
     trials = [
-        _hold_out(model, found, frame_, x, loss, method) for model, found in zip(family, fits, strict=True)
+        hold_out(model, found, frame_, x, loss, method, window)
+        for (model, window), found in zip(tries, fits, strict=True)
     ]
     # What a law says in-sample weighs options of its noise; laws are weighed by what they foretell.
     tried = any(trial.error is not None for trial in trials)
@@ -166,14 +172,19 @@ def learn(
         scores.append(evidence - logsumexp(evidence) + trial.density if tried else evidence)
     total = logsumexp(np.concatenate(scores))
     members = []
-    for model, found, trial, score in zip(family, fits, trials, scores, strict=True):
+    for (model, window), rows, how, found, trial, score in zip(
+        tries, parts, methods, fits, trials, scores, strict=True
+    ):
         for rank, (one, share) in enumerate(zip(found, np.exp(score - total), strict=True)):
             # A law's first fit stays, however little it weighs: what it says is shown beside the others.
-            if rank == 0 or share >= NEGLIGIBLE:
+            if (rank == 0 and window == 1.0) or share >= NEGLIGIBLE:
                 draws = max(FEW, round(DRAWS * share))
-                drawn = sample(model, one, x, loss, frame_.centre, rng, draws, method)
+                part = rows_of(x, rows)
+                drawn = sample(model, one, part, loss[rows], frame_.centre, rng, draws, how)
                 members.append(Member(drawn, float(share), trial.error, trial.stretch))
     rest = sum(member.weight for member in members)
+    place = {model.law.name: i for i, model in enumerate(family)}
+    members.sort(key=lambda member: (place[member.fit.law], -member.weight))
     return Ensemble(
         members=tuple(replace(member, weight=member.weight / rest) for member in members),
         sources=dict(frame_.sources),
@@ -183,100 +194,6 @@ def learn(
         n=len(loss),
         largest_flops=float(np.exp(x["flops"].max() + frame_.centre["flops"])),
     )
-
-
-@dataclass(frozen=True)
-class HoldOut:
-    """How a law predicts larger runs from smaller ones.
-
-    Args:
-        density: mean log predictive density, joint over the held-out runs, since they share the law's error.
-            Runs at one scale share it wholly and count together as one.
-        error: root mean square of their ln L errors.
-        stretch: of the standard deviation that would have covered them.
-    """
-
-    density: float = 0.0
-    error: float | None = None
-    stretch: float = UNTESTED
-
-
-def _hold_out(
-    model: Model, full: Sequence[Fit], frame_: Frame, x: Columns, loss: Array, method: Method | None
-) -> HoldOut:
-    """Refits on the runs below each cut in compute and scores the rest, those held out being the target."""
-    order = np.argsort(x["flops"], kind="stable")
-    cuts = sorted({int(share * len(loss)) for share in CUTS})
-    cuts = [cut for cut in cuts if cut >= MIN_SEEN and len(loss) - cut >= MIN_HELD]
-    if not cuts:
-        return HoldOut()
-    squares: list[float] = []
-    density, missed, held_scales = 0.0, 0.0, 0
-    for cut in cuts:
-        seen, held = _rows(x, order[:cut]), _rows(x, order[cut:])
-        if frame_.misfit is not None:
-            there = replace(frame_.misfit, target=float(np.median(held["flops"])))
-            seen, held = ({**part, FEATURES: there.features(part)} for part in (seen, held))
-        found = fit(model, seen, loss[order[:cut]], method, like=full)
-        evidence = np.array([one.evidence for one in found])
-        share = np.exp(evidence - logsumexp(evidence))
-        of = _scales(frame_, held)
-        scales = int(of.max()) + 1
-        densities, rest = [], np.log(loss[order[cut:]])
-        for i, one in enumerate(found):
-            value, gradient = model.evaluate(one.theta, held)
-            error = rest - one.loss_centre - value
-            noise = one.noise.variance(model.height(one.theta, held), held.get(WEIGHT, 1.0))
-            square, volume = _normal(error, gradient, noise, one.covariance)
-            densities.append(-0.5 * (square + volume) * scales / len(rest))
-            square, _ = _normal(*_means(of, error, gradient, noise), one.covariance)
-            missed += float(share[i]) * square / len(cuts)
-            squares.append(float(share[i] * np.mean(error**2)))
-        density += float(logsumexp(densities, b=share)) / len(cuts)
-        held_scales += scales
-    stretch = np.sqrt((TRUST * UNTESTED**2 + missed) / (TRUST + held_scales / len(cuts)))
-    return HoldOut(density, float(np.sqrt(np.sum(squares) / len(cuts))), max(1.0, float(stretch)))
-
-
-def _scales(frame_: Frame, x: Columns) -> NDArray[np.intp]:
-    """Which rows differ in hyperparameters alone: the number of each one's scale, (n,)."""
-    names = [name for name in frame_.sources if name not in {axis.name for axis in frame_.surface.axes}]
-    rows = np.round(np.stack([x[name] for name in names], axis=-1), 6)
-    return np.asarray(np.unique(rows, axis=0, return_inverse=True)[1].ravel())
-
-
-def _means(of: NDArray[np.intp], error: Array, gradient: Array, noise: Array) -> tuple[Array, Array, Array]:
-    """Errors, gradients and noise of scales: means of their runs by precision.
-
-    Runs at one scale share the law's error there; however many they are, they are one test of it.
-    """
-    precision = 1.0 / noise
-    total = np.bincount(of, precision)
-    mean = np.zeros((len(total), gradient.shape[1]))
-    np.add.at(mean, of, gradient * precision[:, None])
-    return np.bincount(of, error * precision) / total, mean / total[:, None], 1.0 / total
-
-
-def _normal(error: Array, gradient: Array, noise: Array, covariance: Array) -> tuple[float, float]:
-    """Squared length of errors (n,) under the covariance G S G' + diag(noise), and ln of its determinant.
-
-    By Woodbury's identity and Sylvester's, so that nothing is n by n.
-
-    Args:
-        gradient: G, (n, p).
-        noise: (n,).
-        covariance: S, (p, p).
-    """
-    spread = gradient @ np.linalg.cholesky(covariance) / np.sqrt(noise)[:, None]
-    scaled = error / np.sqrt(noise)
-    inner = np.eye(spread.shape[1]) + spread.T @ spread
-    across = spread.T @ scaled
-    square = float(scaled @ scaled - across @ np.linalg.solve(inner, across))
-    return square, float(np.sum(np.log(noise)) + np.linalg.slogdet(inner)[1])
-
-
-def _rows(x: Columns, rows: NDArray[np.intp]) -> dict[str, Array]:
-    return {name: column[rows] for name, column in x.items()}
 
 
 def to_dict(ensemble: Ensemble) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sweeps.bootstrap import draw, refit
 from sweeps.errors import FitError
@@ -55,6 +56,10 @@ class Method:
                 given = f"given the {name} {getattr(self, name)!r}"
                 raise FitError(f"{given}; allowed: {', '.join(allowed)}")
 
+    def of(self, rows: NDArray[np.intp]) -> Method:
+        """The same for some of the runs."""
+        return self if self.groups is None else replace(self, groups=self.groups[rows])
+
     def said(self, x: Columns, y: Array) -> dict[str, Any]:
         """What a reader must know of it, for a fit to these columns and ln L."""
         told, weight, intervals = seeds(x, y), x.get(WEIGHT), INTERVALS[self.intervals]
@@ -72,7 +77,11 @@ class Method:
             "objective": OBJECTIVES[self.objective],
             "intervals": intervals,
             "weights": weights,
-            "replicates": {"runs": told.runs, "deviation": told.deviation if told.runs else None},
+            "replicates": {
+                "runs": told.runs,
+                "deviation": told.deviation if told.runs else None,
+                "slope": told.slope if told.runs else None,
+            },
         }
 
 

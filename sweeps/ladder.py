@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from sweeps.answers import SHAPE_WEIGHT
 from sweeps.axis import STRICT, Axis
@@ -21,6 +21,7 @@ from sweeps.scaling import SIZE
 from sweeps.space import Table, cover, tabulate, tabulate_configs
 from sweeps.spec import Config, SweepSpec
 from sweeps.surface import surface
+from sweeps.wording import problems as in_words
 
 MULTIPLES = (0.5, 1.0, 2.0, 4.0)  # of the space's middle tokens a parameter, where none are given
 PROFILES = 3  # of equal compute, where none are given
@@ -112,6 +113,19 @@ class LadderPlan:
     half_width_after: dict[str, float]
     informative: Informative | None
     warnings: tuple[str, ...]
+
+
+def read_ladder(given: Mapping[str, Any]) -> Ladder:
+    """Reads what is asked of a ladder.
+
+    Raises:
+        SpecError: with one problem per field that is wrong.
+    """
+    try:
+        return TypeAdapter(Ladder).validate_python(dict(given))
+    except ValidationError as error:
+        found = in_words(error.errors(include_url=False), Ladder)
+        raise SpecError([replace(one, field=f"ladder.{one.field}") for one in found]) from None
 
 
 def plan_ladder(spec: SweepSpec, ladder: Ladder, seconds: SecondsModel | None = None) -> LadderPlan:

@@ -14,7 +14,7 @@ from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Columns, Law, Parameter, own
 from sweeps.laws.quantities import quantity
 from sweeps.misfit import Misfit, misfit
-from sweeps.noise import WEIGHT, Noise
+from sweeps.noise import Noise
 from sweeps.solve import Prior
 from sweeps.space import Table, cover
 from sweeps.spec import SweepSpec
@@ -145,7 +145,7 @@ class Model:
 
     def scale(self, noise: Noise, theta: Array, x: Columns) -> Array:
         """Scale of the noise at rows, (..., n)."""
-        return noise.scale(self.height(theta, x), x.get(WEIGHT, 1.0))
+        return noise.scale(self.height(theta, x), x)
 
     def optimum(self, theta: Array, x: Columns) -> dict[str, Array]:
         """Centred coordinate of every axis's optimum, each (..., n)."""

@@ -16,6 +16,7 @@ import numpy as np
 from sweeps.laws.base import Array, Columns
 from sweeps.model import FEATURES, Model
 from sweeps.noise import MISFIT, MISFITS, NORMAL, NUS, SIGMA, WALL, WALLS, WEIGHT, Noise, Seeds, seeds
+from sweeps.noise import scale as noise_scale
 from sweeps.robust import Huber, Student
 from sweeps.solve import Data, Prior, minimise_many, objective, scaled
 
@@ -76,13 +77,13 @@ class Options:
     def data(self, model: Model, x: Columns, y: Array, rows: Sequence[int] | slice = slice(None)) -> Data:
         """The observations as options see them with the bowl of their theta."""
         height = model.height(self.theta[rows], x)
-        scale = np.hypot(self.sigma[rows, None], self.wall[rows, None] * height)
-        scale = scale / np.sqrt(x.get(WEIGHT, 1.0))
+        scale = noise_scale(height, x, self.sigma[rows, None], self.wall[rows, None], self.seeds.slope)
         return Data(x, y, scale, np.ones_like(scale), Student(self.nu[rows, None]))
 
     def noise(self, i: int) -> Noise:
         """Of one option."""
-        return Noise(*(float(v[i]) for v in (self.sigma, self.nu, self.wall, self.misfit)))
+        sigma, nu, wall, misfit = (float(v[i]) for v in (self.sigma, self.nu, self.wall, self.misfit))
+        return Noise(sigma, nu, wall, misfit, self.seeds.slope)
 
     def best(self) -> Options:
         """Without the options that are far from the best."""

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sweeps.allocation import Spending, best_of_law
-from sweeps.ensemble import CUTS, Ensemble, Member, learn
+from sweeps.ensemble import Ensemble, Member, learn
 from sweeps.errors import FitError
 from sweeps.estimate import Method
+from sweeps.holdout import CUTS
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Law
 from sweeps.model import FEATURES
@@ -260,6 +261,16 @@ def predict(study: Study, at: Mapping[str, ArrayLike]) -> list[Forecast]:
     return found
 
 
+def _filters(found: Ensemble) -> str:
+    """Which rows are used, with the weight of the fits to some of them."""
+    some: dict[int, float] = {}
+    for member in found.members:
+        if member.fit.n < found.n:
+            some[member.fit.n] = some.get(member.fit.n, 0.0) + member.weight
+    told = (f"{weight:.0%} by the costliest {runs} alone" for runs, weight in sorted(some.items()))
+    return "none: every row is used" + "".join(f"; {words}" for words in told)
+
+
 def _checklist(problem: Problem, found: Ensemble, seed: int) -> dict[str, Any]:
     observed = problem.observed
     table = observed.columns
@@ -272,7 +283,7 @@ def _checklist(problem: Problem, found: Ensemble, seed: int) -> dict[str, Any]:
         "ranges": {name: [float(column.min()), float(column.max())] for name, column in table.items()},
         "scales": list(problem.scales),
         "hyperparameters": [axis.name for axis in problem.frame.surface.axes],
-        "filters": "none: every row is used",
+        "filters": _filters(found),
         "target_flops": problem.target,
         "optimiser": "variable projection or a low-discrepancy sample of the prior for starts, then "
         "Levenberg-Marquardt with analytic or automatic gradients",

@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, nn
 
 import conf
+from sweeps import registry
 from sweeps.coordinates import Coordinate
-from sweeps.data import load as load_data
 from sweeps.errors import SweepError
-from sweeps.laws import load as load_laws
 from sweeps.spec import SweepSpec, parse, to_dict
 from workers import proxies
 from workers.datasets import load
@@ -115,9 +114,7 @@ def main() -> int:
     """The process."""
     request = json.load(sys.stdin)
     try:
-        settings = conf.load()
-        load_laws(settings["laws"])
-        load_data(settings["data"])
+        registry.load(conf.load())
         spec = parse(request["spec"])
         found = coordinates(spec, int(request["steps"]), int(request["seeds"]))
     except (SweepError, ValueError) as error:

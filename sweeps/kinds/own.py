@@ -23,7 +23,7 @@ _allowed: list[str] = []  # beginnings of entries, from the operator's settings
 
 def allow(prefixes: Iterable[str]) -> None:
     """Lets entries run whose module is one of these, or lies below one."""
-    _allowed.extend(prefixes)
+    _allowed.extend(prefix for prefix in prefixes if prefix not in _allowed)
 
 
 def allowed(entry: str) -> bool:

@@ -64,6 +64,13 @@ def test_two_tables_and_two_groups_say_the_same(folder: Path) -> None:
     assert ratio == pytest.approx(2.0, rel=0.01)
 
 
+def test_both_fits_take_a_rule_of_transfer(folder: Path) -> None:
+    given = (folder / "old.csv", folder / "new.csv", "--target", "params=2e10,tokens=4e11", "--json")
+    assert json.loads(run(*given, "--transfer", "mup").stdout)["transfer"].startswith("mup: muP, Adam")
+    refused = run(*given, "--transfer", "muq")
+    assert refused.exit_code == 2 and "allowed: one of none, mup, step_law, deepseek" in refused.stderr
+
+
 def test_what_people_read(folder: Path) -> None:
     given = (
         folder / "old.csv",

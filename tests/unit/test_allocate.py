@@ -228,6 +228,7 @@ def told(file: Path, *arguments: object) -> Any:
 def test_plans_from_the_command_line(file: Path, study: Study) -> None:
     out = told(file, "--flops", 1e22, "--flops", 1e23)
     assert (out["rows"], out["reach"], out["gains"]) == (28, None, [])
+    assert out["transfer"] == "none: weak priors"
     assert out["laws"] == {"chinchilla": pytest.approx(1.0)}
     assert [one["flops"] for one in out["plans"]] == [1e22, 1e23]
     assert out["plans"][1]["params"]["low"] == pytest.approx(allocate(study, 1e23).params.low)
@@ -271,6 +272,7 @@ def test_unique_tokens_from_the_command_line(tmp_path: Path) -> None:
         (["--flops", 1e22, "--served", -1], "-1 tokens served; allowed: 0 or more"),
         (["--flops", 1e22, "--unique-tokens", 1e9], "name laws such as repetition"),
         (["--flops", 1e22, "--laws", "chinchila"], "no law 'chinchila'"),
+        (["--flops", 1e22, "--transfer", "muq"], "allowed: one of none, mup, step_law, deepseek"),
         (["--flops", 1e22, "--map", "params=n, loss=loss"], "map.params: given 'n'"),
         (["--flops", 1e22, "--map", "params=N, loss=loss", "--laws", "power"], "map these two"),
     ],

@@ -82,6 +82,7 @@ def test_overrides_of_settings() -> None:
     assert settings["store"]["url"] == "sqlite:////data/scalewise.db"
     assert settings["api"]["url"] == "http://127.0.0.1:9000"
     assert settings["cluster"]["slots"] == 3
+    assert conf.load("trainers=[mylab]")["trainers"] == conf.load("trainers=mylab")["trainers"] == ["mylab"]
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,7 @@ def test_overrides_of_settings() -> None:
         ("api.port", ["'api.port'", "key=value"]),
         ("~api.port", ["'~api.port'", "settings are"]),
         ("api.port=1,2", ["several values", "key=[a,b]"]),
+        ("trainers=[mylab:train]", ["mylab:train", "a list of modules"]),
     ],
 )
 def test_a_bad_setting_is_named(override: str, words: list[str]) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from synthetic import SPACE, spec
+from typer.testing import CliRunner
 
+import conf
+from api.cli import app
 from sweeps.checks import MIN_STEPS
 from sweeps.cost import SecondsModel
-from sweeps.errors import SpecError
+from sweeps.errors import SpecError, SweepError
+from sweeps.kinds import own
 from sweeps.ladder import KIND, Ladder, LadderPlan, plan_ladder
 from sweeps.prospects import outlook
 from sweeps.space import tabulate_configs
+from sweeps.spec import parse
 
 ASKED = spec()
 SECONDS = SecondsModel(per_step=2e-3, per_activation=0.0, per_flop=4e-11, error=0.1, timings=8)
@@ -145,3 +153,55 @@ def test_what_makes_no_sense_is_refused() -> None:
     assert refused("l_shape", asked=single)[0] == "space.tokens"
     many = spec(space=SPACE | {"batch": list(range(8, 258))})
     assert refused("l_shape", asked=many)[0] == "ladder"
+
+
+# The command without a service
+
+OWN = {
+    "name": "networks of one's own",
+    "proxy": {
+        "kind": "own",
+        "entry": "mylab.nets:train",
+        "cost": {"params": "12*depth*width**2", "flops": "8*params*tokens"},
+    },
+    "space": {"width": [16, 32, 64, 128], "depth": 2, "tokens": [1e4, 1e5], "lr": [1e-3, 1e-2]},
+    "targets": [{"at": {"width": 512, "depth": 2, "tokens": 1e7}}],
+    "metric": {"name": "loss", "unit": "nats"},
+    "budget": {"runs": 8},
+}
+
+
+def command(*arguments: object) -> str:
+    """What the command prints as JSON where there is no service."""
+    given = ["--url", "http://127.0.0.1:9", "ladder", *map(str, arguments), "--json"]
+    return CliRunner().invoke(app, given, catch_exceptions=False).stdout
+
+
+def test_a_specification_is_planned_without_a_service() -> None:
+    out = json.loads(command("--spec", "gpt_tiny", "budget.runs=7", "--sizes", 3, "--tokens-per-param", 4))
+    found = plan_ladder(
+        parse(conf.sweep("gpt_tiny", "budget.runs=7")), Ladder(sizes=3, tokens_per_param=(4.0,))
+    )
+    assert out["flops"] == found.flops and out["memory"] == found.memory and out["seconds"] is None
+    assert [one["config"] for one in out["rungs"]] == [one.config for one in found.rungs]
+    assert out["informative"]["flops"] == found.informative.flops  # type: ignore[union-attr]
+    with pytest.raises(SweepError, match="given no sweep; allowed: a preset or file"):
+        command()
+    with pytest.raises(SpecError, match=r"ladder.tokens_per_param.0: given -4.0; allowed: a number above 0"):
+        command("--spec", "gpt_tiny", "--tokens-per-param", "-4")
+
+
+def test_the_operators_settings_are_known_without_a_service(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Proxy kind, space, target and costs come from the file, what may train from the settings."""
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(OWN))
+    given = ("--spec", tmp_path / "own.yaml", "--sizes", 3, "--tokens-per-param", 20)
+    monkeypatch.setattr(own, "_allowed", [])
+    with pytest.raises(SpecError, match=r"proxy\.entry"):
+        command(*given)
+    settings = conf.load("trainers=[mylab]")
+    monkeypatch.setattr(conf, "load", lambda *_: settings)
+    rungs = json.loads(command(*given))["rungs"]
+    assert [one["params"] for one in rungs] == [12 * 2 * w**2 for w in (16, 64, 128)]
+    assert all(one["flops"] == pytest.approx(8 * one["params"] * one["tokens"]) for one in rungs)

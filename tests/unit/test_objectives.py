@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike
 from scipy.optimize import least_squares, minimize
+from scipy.stats import multivariate_normal
 from typer.testing import CliRunner
 
 from api.cli import app
@@ -18,6 +19,7 @@ from sweeps import fit, predict
 from sweeps.ensemble import from_dict, to_dict
 from sweeps.errors import FitError
 from sweeps.estimate import Method
+from sweeps.holdout import costliest, predictive, windows
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array
 from sweeps.mapping import TableError
@@ -218,20 +220,66 @@ def test_a_weight_is_a_number_above_0() -> None:
 def test_replicates_tell_the_noise() -> None:
     place = np.repeat(np.arange(10.0), 3)
     rest = np.tile([-0.001, 0.0, 0.001], 10)
-    found = seeds({"params": place}, place + rest)
-    assert found == Seeds(pytest.approx(0.001), 20.0, 30)
+    found = seeds({"params": place, "flops": place}, place + rest)
+    assert found == Seeds(pytest.approx(0.001), 20.0, 30, pytest.approx(0.0, abs=1e-6))
     assert found.scale(np.array([NORMAL]))[0] == pytest.approx(0.001, rel=1e-4)
     assert found.scale(np.array([3.0]))[0] == pytest.approx(0.001 / np.sqrt(2.0))
-    lighter = seeds({"params": place, WEIGHT: np.full(30, 0.25)}, place + rest)
+    lighter = seeds({"params": place, "flops": place, WEIGHT: np.full(30, 0.25)}, place + rest)
     assert lighter.deviation == pytest.approx(0.0005)
 
 
 def test_without_replicates_the_noise_is_guessed() -> None:
     place = np.arange(30.0)
     for x, y in ((place, place), (np.repeat(place[:15], 2), np.repeat(place[:15], 2)), (place // 1.1, place)):
-        found = seeds({"params": x}, y)
+        found = seeds({"params": x, "flops": x}, y)
         assert found == Seeds()
         assert found.scale(np.array(NUS)).tolist() == [SIGMA, SIGMA]
+
+
+def replicates(slope: float, places: ArrayLike, times: int, seed: int) -> tuple[Table, Array]:
+    """Columns and ln L of runs that are repeated, with noise of 0.3 % in the middle."""
+    at = np.repeat(np.asarray(places, dtype=float), times)
+    rest = 0.003 * np.exp(slope * at) * np.random.default_rng(seed).standard_normal(len(at))
+    return {"params": np.round(np.arange(len(at)) // times * 1.0), "flops": at}, rest - 0.1 * at
+
+
+@pytest.mark.parametrize("slope", [-0.2, 0.0, 0.2])
+def test_replicates_at_several_scales_tell_how_noise_grows(slope: float) -> None:
+    found = [seeds(*replicates(slope, np.linspace(-4.0, 4.0, 12), 4, seed)) for seed in range(20)]
+    assert np.mean([one.slope for one in found]) == pytest.approx(slope, abs=0.05)
+    assert np.mean([one.deviation for one in found]) == pytest.approx(0.003, rel=0.1)
+
+
+def test_a_slope_needs_several_scales_and_not_one_odd_run() -> None:
+    assert seeds(*replicates(0.2, np.ones(12), 4, 0)).slope == 0.0
+    x, y = replicates(0.0, np.linspace(-4.0, 4.0, 12), 4, 0)
+    odd = y.copy()
+    odd[-1] += 0.3
+    assert abs(seeds(x, odd).slope - seeds(x, y).slope) < 0.15
+    few = [abs(seeds(*replicates(0.2, [-1.0, 1.0], 4, seed)).slope) for seed in range(20)]
+    assert np.mean(few) < 0.15  # two scales near one another tell less than the prior
+
+
+def test_noise_by_scale_reaches_intervals_and_choice() -> None:
+    """Noise that halves with ten times the compute: new runs at the target lie closer than those below."""
+    slope = -0.3
+    places = {name: np.tile(column, 4) for name, column in runs(36, 8, 0.0).items()}
+    c = np.log(places["params"] * places["tokens"])
+    own = 0.004 * np.exp(slope * (c - c.mean()))
+    table = places | {"loss": places["loss"] * np.exp(own * np.random.default_rng(4).standard_normal(len(c)))}
+    found = fit(table, laws="chinchilla", target=FAR)
+    noise = found.members[0].fit.noise
+    assert noise.slope == pytest.approx(slope, abs=0.1)
+    assert found.checklist["replicates"]["slope"] == noise.slope
+    at = {
+        name: np.array([column[np.argmin(c)], FAR[name]]) for name, column in places.items() if name != "loss"
+    }
+    x = found.columns(at)
+    below, there = np.sqrt(noise.variance(np.zeros(2), x))
+    reach = np.log(FAR["params"] * FAR["tokens"])
+    assert below / (0.004 * np.exp(slope * (c.min() - c.mean()))) == pytest.approx(1.0, abs=0.4)
+    assert there / (0.004 * np.exp(slope * (reach - c.mean()))) == pytest.approx(1.0, abs=0.5)
+    assert from_dict(json.loads(json.dumps(to_dict(found.ensemble)))).members[0].fit.noise.slope != 0.0
 
 
 def test_replicates_are_in_the_checklist_and_draw_sigma() -> None:
@@ -243,7 +291,82 @@ def test_replicates_are_in_the_checklist_and_draw_sigma() -> None:
     assert found.checklist["replicates"]["deviation"] == pytest.approx(0.001, rel=0.4)
     noise = found.members[0].fit.noise
     assert noise.sigma * np.sqrt(1.0 + 3.0 / noise.nu) == pytest.approx(0.001, rel=0.4)
-    assert study("student").checklist["replicates"] == {"runs": 0, "deviation": None}
+    assert study("student").checklist["replicates"] == {"runs": 0, "deviation": None, "slope": None}
+
+
+# Outliers
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_gross_outliers_change_an_answer_little(sign: float) -> None:
+    """Five of 120 runs are off by 10 to 40 %; laws are weighed and intervals stretched as without them."""
+    table, rng = runs(120), np.random.default_rng(5)
+    wrong = table["loss"].copy()
+    wrong[rng.choice(120, 5, replace=False)] *= np.exp(sign * rng.uniform(0.1, 0.4, 5))
+    laws = ["chinchilla", "kaplan"]
+    one, other = (
+        predict(fit(given, laws=laws, target=FAR), FAR)[0] for given in (table, table | {"loss": wrong})
+    )
+    assert abs(other.loss / one.loss - 1.0) < 0.005
+    assert abs(other.loss - one.loss) < 0.2 * (one.high - one.low)
+    assert other.high - other.low < 2.0 * (one.high - one.low)
+
+
+def test_the_density_of_held_out_runs_is_exact_for_normal_noise() -> None:
+    rng = np.random.default_rng(6)
+    gradient, root = rng.standard_normal((7, 3)), rng.standard_normal((3, 3))
+    scale, covariance = rng.uniform(0.5, 2.0, 7), root @ root.T
+    error = rng.standard_normal(7)
+    exact = multivariate_normal(np.zeros(7), gradient @ covariance @ gradient.T + np.diag(scale**2))
+    found, own = predictive(error, gradient, scale, NORMAL, covariance)
+    assert found == pytest.approx(exact.logpdf(error), rel=1e-4)
+    shared = covariance @ gradient.T @ np.linalg.solve(exact.cov, error)
+    np.testing.assert_allclose(own, error - gradient @ shared, rtol=1e-3, atol=1e-4)
+
+
+def test_an_outlier_is_no_error_of_the_law() -> None:
+    gradient, scale = np.ones((20, 1)), np.full(20, 0.003)
+    error = 0.05 + 0.003 * np.random.default_rng(7).standard_normal(20)
+    error[3] += 0.4
+    _, own = predictive(error, gradient, scale, 3.0, np.array([[0.01]]))
+    assert own[3] == pytest.approx(0.4, abs=0.01)
+    assert np.abs(np.delete(own, 3)).max() < 0.01
+
+
+# Many runs with a bowl
+
+
+def test_where_small_models_mislead_the_costlier_runs_are_fitted_alone() -> None:
+    """The best rate falls with compute from the middle on alone; all runs together give one slope for both."""
+    rng, count = np.random.default_rng(9), 720
+    flops = np.repeat(np.geomspace(1e18, 1e21, 24), count // 24)
+    params = np.sqrt(flops / 120.0) * np.exp(rng.uniform(-0.7, 0.7, count))
+    table = {"params": params, "tokens": flops / (6.0 * params), "lr": 10.0 ** rng.uniform(-4.0, -1.5, count)}
+    best = 3e-3 * np.minimum(1.0, (flops / 3e19) ** -0.45)
+    bowl = 0.01 * np.log(table["lr"] / best) ** 2
+    table["loss"] = LAW.at(TRUE, table) * np.exp(bowl + 0.001 * rng.standard_normal(count))
+    found = fit(table, laws="chinchilla", target={"params": 5e9, "tokens": 1e11})
+    used = {member.fit.n: 0.0 for member in found.members}
+    for member in found.members:
+        used[member.fit.n] += member.weight
+    assert set(used) <= {720, 360, 180} and used[720] < 0.5
+    assert sum(used.values()) == pytest.approx(1.0)
+    assert "costliest" in found.checklist["filters"]
+    truth = 3e-3 * (6.0 * 5e9 * 1e11 / 3e19) ** -0.45
+    assert found.settings({"params": 5e9, "tokens": 1e11})["lr"].value == pytest.approx(truth, rel=0.25)
+
+
+def test_shares_of_the_runs_need_a_bowl_and_very_many() -> None:
+    flat, bowl = (study.problem.models[0] for study in (fit(runs(20), laws="chinchilla"), with_rates(20)))
+    assert windows(flat, 10_000, Method()) == windows(bowl, 200, Method()) == (1.0,)
+    assert windows(bowl, 10_000, Method()) == (1.0, 0.5, 0.25)
+    assert windows(bowl, 10_000, Method("huber")) == (1.0,)
+    flops = np.array([3.0, 1.0, 4.0, 2.0])
+    assert costliest(flops, 0.5).tolist() == [0, 2] and costliest(flops, 1.0).tolist() == [0, 1, 2, 3]
+
+
+def with_rates(n: int) -> Study:
+    return fit(runs(n) | {"lr": np.geomspace(1e-3, 1e-2, n)}, laws="chinchilla")
 
 
 # Intervals
@@ -286,7 +409,9 @@ def test_a_label_in_every_row() -> None:
 
 def test_methods_are_equal_where_they_say_the_same() -> None:
     assert Method() == Method("student", "posterior")
-    assert Noise(0.01, 3.0, 0.1, 0.002).scale(np.zeros(1), 4.0)[0] == pytest.approx(0.005)
+    assert Noise(0.01, 3.0, 0.1, 0.002).scale(np.zeros(1), {"flops": np.zeros(1), WEIGHT: 4.0 * np.ones(1)})[
+        0
+    ] == pytest.approx(0.005)
 
 
 # The command
