@@ -158,10 +158,16 @@ def runs(spec: SweepSpec, found: Sequence[Run]) -> RenderableType:
             done,
             f"{run.seconds:.1f}",
             "-" if run.loss is None else f"{run.loss:.4f}",
-            f"target {run.target}" if run.target else "",
+            _remark(run),
         )
     reasons = [Text(f"run {run.id}: {run.reason}") for run in found if run.reason]
     return Group(made, "", *reasons) if reasons else made
+
+
+def _remark(run: Run) -> str:
+    if run.target is not None:
+        return f"target {run.target}"
+    return "" if run.branch is None else f"from run {run.branch.run_id}, step {run.branch.step}"
 
 
 def decisions(found: Sequence[Decision]) -> Table:
@@ -184,12 +190,24 @@ def prediction(spec: SweepSpec, one: Prediction) -> RenderableType:
         ("loss", f"{one.loss:.4f} {spec.metric.unit or ''}".rstrip()),
         ("90 % interval", f"{one.low:.4f} to {one.high:.4f} for one run (+-{one.relative:.1%})"),
         ("", f"{one.mean_low:.4f} to {one.mean_high:.4f} for the mean over seeds"),
+        *rate(spec, one),
         ("compute", f"{number(one.flops)} FLOPs, {number(one.params)} parameters"),
         ("distance", f"{one.extrapolation:.3g} times the compute of the largest run"),
         ("rests on", f"{len(one.runs)} runs; {laws}"),
     ]
     rows += [(f"warning {w.code}", Text(w.message, "yellow")) for w in one.warnings]
     return facts(rows)
+
+
+def rate(spec: SweepSpec, one: Prediction) -> list[tuple[str, RenderableType]]:
+    """Which rate ``lr`` is, where the one of a training is another."""
+    if one.lr_used is None:
+        return []
+    batch = number(one.at["batch"])
+    told = (
+        f"{number(one.lr_used)} in training at batch {batch}; lr is that at batch {spec.trainer.base_batch}"
+    )
+    return [("rate used", told)]
 
 
 def optimum(spec: SweepSpec, one: Optimum) -> RenderableType:
@@ -253,7 +271,7 @@ def plan(one: Plan) -> RenderableType:
         ("runs", f"{one.runs} of {one.candidates} candidates"),
         ("FLOPs", f"{number(one.flops)}  (a run: {number(one.cheapest)} to {number(one.dearest)})"),
         ("time", seconds),
-        ("memory", f"{size(one.memory)} for the largest run"),
+        ("memory", f"{_size(one.memory)} for the largest run"),
     ]
     for target in one.targets:
         words = (
@@ -262,9 +280,14 @@ def plan(one: Plan) -> RenderableType:
         )
         if target.seconds is not None:
             words += f", {duration(target.seconds)}"
-        rows.append((f"target {target.name}", f"{words}, {size(target.memory)}"))
+        rows.append((f"target {target.name}", f"{words}, {_size(target.memory)}"))
     rows += [("warning", Text(text, "yellow")) for text in one.warnings]
     return facts(rows)
+
+
+def _size(memory: float) -> str:
+    """Of one's own code nobody counts it."""
+    return size(memory) if memory > 0 else "unknown memory"
 
 
 def _range(low: float | None, high: float | None) -> str:

@@ -14,8 +14,8 @@ import argparse
 import torch
 
 from sweeps.cost import Timing, fit_seconds
-from sweeps.peak import fit_memory
-from sweeps.spec import Resources
+from sweeps.peak import Room, fit_memory, fit_stacked_memory
+from sweeps.resources import Resources
 from sweeps.stacks import learn_stacks
 from workers import device
 from workers.calibrate import SHAPES, Shape, grown, make_spec, measure
@@ -63,13 +63,16 @@ def compare(resources: Resources, kind: str, where: torch.device, seconds: float
     split = sum(len(shape.members) for shape in known)
     calibration, others = found[:split], found[split:]
     names = [(shape, members) for shape in new for members in shape.members]
+    by_themselves = [one for one in calibration if one.members == 1]
+    alone = fit_memory(by_themselves)
+    stacked = fit_stacked_memory(alone, by_themselves, [one for one in calibration if one.members > 1])
     worst = {"s": 1.0, "B": 1.0}
     for (shape, members), one in zip(names, others, strict=True):
         like = [other for other in calibration if (other.members > 1) == (members > 1)]
         model = fit_seconds(like)
         assert model is not None and one.memory is not None
         took = model(one.cost, members) / one.seconds
-        held = fit_memory(like, members > 1)(one.cost, members) / one.memory
+        held = (stacked if members > 1 else alone)(one.cost, members) / one.memory
         told = (shape.width, shape.depth, shape.batch, members, int(one.cost.params_total))
         step = 1e3 * one.seconds / one.cost.steps * members
         line = f"{kind:>9}" + "".join(f"{value:9}" for value in told)
@@ -83,7 +86,11 @@ def summary(calibration: list[Timing], kind: str) -> str:
     """What the calibration says of itself."""
     stacks = learn_stacks([Timing(**{**vars(one), "device": "here"}) for one in calibration], kind, "here")
     assert stacks is not None
-    sizes = {int(t.cost.params_total): stacks.members(t.cost, 1e9) for t in calibration if t.members == 1}
+    sizes = {
+        int(t.cost.params_total): stacks.pack(t.cost, Room(1e9)).members
+        for t in calibration
+        if t.members == 1
+    }
     told = ", ".join(f"{params}: {size}" for params, size in sorted(sizes.items()))
     return f"; error told {stacks.alone.error:.2f}, of stacks {stacks.together.error:.2f}; stacks {told}"
 

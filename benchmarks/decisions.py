@@ -9,7 +9,6 @@ recorded candidates (1.1 to 4.3 s, arXiv 2604.22753; see benchmarks/replay.py fo
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from dataclasses import replace
@@ -20,6 +19,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "unit"))
 
+from parts.options import options
 from test_large_spaces import BILLIONS, MILLION, SPACE, look, spec
 
 from sweeps.bounds import configurations
@@ -30,11 +30,7 @@ PUBLISHED = 1.1  # seconds of a pick, the least seen
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    rounds = options(__doc__, rounds=3).rounds
     print(
         f"{'configurations':>15} {'wanted':>7} {'runs':>5} {'first':>7} {'later':>7} {'published/later':>16}"
     )

@@ -1,8 +1,8 @@
-"""What one GPU does: stacks, shares of its peak, compiled steps and graphs, data, and waits in the step loop.
+"""What one GPU does: stacks, processes that share it, shares of its peak, compiled steps, data.
 
     python benchmarks/gpu.py [--out results.json] [--only stack,share] [--tiny]
 
-It takes under 8 minutes on one GPU. ``--tiny`` runs every part on what is there, on a CPU in seconds; its
+It takes under 9 minutes on one GPU. ``--tiny`` runs every part on what is there, on a CPU in seconds; its
 numbers say nothing.
 """
 
@@ -17,36 +17,24 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from parts.gpu_networks import Size, cohort_of, params, spec_of, step_seconds
+from parts.gpu_sharing import beside_each_other
 
+from sweeps.cost import fit_seconds
 from sweeps.data import SOURCES
-from sweeps.spec import SweepSpec, parse
 from workers import device, provenance
-from workers.cohort import Cohort
+from workers.calibrate import SHAPES, Shape, grown, make_spec, measure
 from workers.datasets import load
-from workers.job import Job
 
 ASKED_RATIO, ASKED_SHARE = 8.0, 0.40
-STEPS = 10_000  # that a run has; no measurement makes as many
-TOGETHER = 16  # steps between two waits for the device, as in a training
 LIMIT_SECONDS = 450.0  # nothing is begun after that
 _began = time.perf_counter()
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Size:
-    """A GPT."""
-
-    name: str
-    width: int
-    depth: int
-    resolution: int
-    batch: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +48,8 @@ class Plan:
         ladder: widths at which stacking may pay, with members.
         seconds: of each measurement.
         run_steps: of a run, over which the start of its process counts.
+        sharers: numbers of processes that have the device together.
+        calibrated: shapes from which what sharing brings is foretold.
     """
 
     stacked: Size
@@ -72,6 +62,8 @@ class Plan:
     run_steps: int
     images: int
     pixels: int
+    sharers: tuple[int, ...]
+    calibrated: tuple[Shape, ...]
 
 
 FULL = Plan(
@@ -85,6 +77,8 @@ FULL = Plan(
     run_steps=1000,
     images=4096,
     pixels=32,
+    sharers=(2, 4, 8),
+    calibrated=SHAPES["gpt"],
 )
 TINY = Plan(
     stacked=Size("tiny", 8, 1, 16, 4),
@@ -97,58 +91,9 @@ TINY = Plan(
     run_steps=10,
     images=16,
     pixels=8,
+    sharers=(2,),
+    calibrated=(Shape(8, 1, 4),),
 )
-
-
-def spec_of(size: Size, **trainer: str) -> SweepSpec:
-    """A sweep whose runs have the size of a network; it is never at its end."""
-    gpus = int(torch.cuda.is_available())
-    return parse(
-        {
-            "name": "gpu",
-            "proxy": {"heads": max(1, size.width // 64)},
-            "space": {
-                "width": size.width,
-                "depth": size.depth,
-                "resolution": size.resolution,
-                "batch": size.batch,
-                "tokens": STEPS * size.batch * size.resolution,
-                "lr": [1e-4, 1e-3],
-            },
-            "targets": [{"at": {"width": size.width, "depth": size.depth, "tokens": 1e12}}],
-            "resources": {"gpus": gpus},
-            "trainer": trainer,
-        }
-    )
-
-
-def cohort_of(size: Size, members: int = 1, **trainer: str) -> Cohort:
-    """Runs that differ in their learning rate."""
-    spec = spec_of(size, **trainer)
-    rates = torch.logspace(-4, -3, members).tolist()
-    configs = [spec.complete({"lr": rate}) for rate in rates]
-    return Cohort([Job(i, 0, spec, spec.source, one, "", 1e9, None) for i, one in enumerate(configs)])
-
-
-def params(size: Size) -> float:
-    """Of a network."""
-    spec = spec_of(size)
-    return spec.cost(spec.complete({"lr": 1e-3})).params_total
-
-
-def step_seconds(cohort: Cohort, seconds: float) -> float:
-    """Of one step of all members, in the mean of as many as fit into a time."""
-    where = device.pick(cohort._spec.resources)
-    for _ in range(8):  # compiles, and records graphs
-        cohort.advance()
-    device.wait(where)
-    began, first = time.perf_counter(), cohort.step
-    while time.perf_counter() - began < seconds:
-        for _ in range(TOGETHER):
-            cohort.advance()
-        device.wait(where)
-        cohort._losses.clear()
-    return (time.perf_counter() - began) / (cohort.step - first)
 
 
 def timed(size: Size, seconds: float, members: int = 1, **trainer: str) -> Row:
@@ -164,26 +109,26 @@ def timed(size: Size, seconds: float, members: int = 1, **trainer: str) -> Row:
     except Exception as error:  # such as too little memory: the other rows go on
         found = {"seconds": None, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
         traceback.clear_frames(error.__traceback__)
+    release()
+    return found
+
+
+def release() -> None:
+    """Gives back what networks took that are no more."""
     gc.collect()
     torch.compiler.reset()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return found
 
 
 def start_seconds(size: Size) -> float:
     """A process from nothing to its first step."""
-    code = f"from benchmarks import gpu; gpu.cohort_of(gpu.Size{size_of(size)}).advance().tolist()"
+    code = f"from benchmarks.parts import gpu_networks as gpu; gpu.cohort_of(gpu.{size}).advance().tolist()"
     root = str(Path(__file__).resolve().parent.parent)
     given = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", code], check=True, env=given)
     return time.perf_counter() - began
-
-
-def size_of(size: Size) -> tuple[str, int, int, int, int]:
-    """The arguments of a size."""
-    return size.name, size.width, size.depth, size.resolution, size.batch
 
 
 def stack(plan: Plan) -> Iterator[Row]:
@@ -258,6 +203,32 @@ def pays(plan: Plan) -> Iterator[Row]:
         yield {"members": members, "largest_params_that_pay": count}
 
 
+def sharing(plan: Plan) -> Iterator[Row]:
+    """Processes that train one run each on the same device, against one of them, beside what is foretold."""
+    resources = spec_of(plan.stacked).resources
+    where = device.pick(resources)
+    shapes = [replace(one, members=(1,)) for one in grown(plan.calibrated, where)]
+    known = fit_seconds(measure(make_spec(resources, "gpt", shapes), shapes, where, plan.seconds))
+    release()
+    for size in plan.sizes:
+        spec = spec_of(size)
+        cost = spec.cost(spec.complete({"lr": 1e-3}))
+        alone = timed(size, plan.seconds, precision="tf32")["seconds"]
+        for count in plan.sharers:
+            row: Row = {"size": size.name, "processes": count}
+            if time.perf_counter() - _began > LIMIT_SECONDS:
+                yield row | {"error": f"not begun after {LIMIT_SECONDS:g} s"}
+                continue
+            rates, used, errors = zip(*beside_each_other(size, count, plan.seconds, "tf32"), strict=True)
+            row |= {"steps_per_second": sum(rates), "memory_gib": max(used) / device.GIB}
+            if alone:
+                row["ratio"] = sum(rates) * alone
+            if known is not None:
+                row["foretold"] = known(cost) / known(cost, count)
+            broke = [error for error in errors if error]
+            yield row | ({"error": broke[0]} if broke else {})
+
+
 def data(plan: Plan) -> Iterator[Row]:
     """Images that the device makes up in a second, and whether a step waits for the device."""
     where = device.pick(spec_of(plan.stacked).resources)
@@ -298,6 +269,7 @@ def waits(plan: Plan, members: int, execution: str) -> Row:
 
 PARTS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {
     "stack": stack,
+    "sharing": sharing,
     "share": share,
     "steps": steps,
     "pays": pays,

@@ -10,7 +10,6 @@ parameters on, as the ratio of the quickest rounds and in the median.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,15 +18,16 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from parts.hearing import Ends
+from parts.options import options
 from torch import nn
 
 from sweeps.data import SOURCES
-from sweeps.runs import Point
-from sweeps.spec import Resources
+from sweeps.resources import Resources
 from workers import proxies
 from workers.calibrate import Shape, make_spec, shape_config
 from workers.cohort import Cohort
-from workers.job import Job, Outcome, Provenance, Verdict
+from workers.job import Job
 from workers.objective import mean_loss
 
 SHAPES = {
@@ -38,26 +38,8 @@ SHAPES = {
 }
 
 
-class Silent:
-    """Hears everything and says nothing."""
-
-    def began(self, _run: int, _provenance: Provenance) -> None:
-        return None
-
-    def points(self, _run: int, _points: list[Point]) -> Verdict:
-        return Verdict.CONTINUE
-
-    def ended(self, _run: int, outcome: Outcome) -> None:
-        assert outcome.status == "finished", outcome
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--seconds", type=float, default=0.3)
-    given = parser.parse_args()
+    given = options(__doc__, rounds=15, seconds=0.3)
     torch.set_num_threads(1)
     print(f"{'kind':>8} {'params':>8} {'bare ms':>8} {'ours ms':>8} {'quickest':>9} {'median':>7}")
     for kind, shapes in SHAPES.items():
@@ -88,8 +70,10 @@ def compare(kind: str, shape: Shape, rounds: int, seconds: float) -> None:
             middle = time.process_time()
             cohort = Cohort([job])
             ready = time.process_time()
-            cohort.run(Silent())
+            ends = Ends()
+            cohort.run(ends)
             took.append((middle - began, time.process_time() - ready))
+            assert ends.outcomes[0].status == "finished", ends.outcomes
     alone, ours = 1e3 * np.array(took).T / steps
     print(
         f"{kind:>8} {int(spec.cost(config).params_total):8} {alone.min():8.3f} {ours.min():8.3f} "

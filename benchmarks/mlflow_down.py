@@ -9,7 +9,6 @@ workers' own metric, median over runs) and the sweep's wall time, and the ratio 
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
@@ -21,6 +20,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from parts.options import options
 
 import conf
 from store import service
@@ -112,11 +112,7 @@ def measure(up: bool) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=2)
-    rounds = parser.parse_args().rounds
+    rounds = options(__doc__, rounds=2).rounds
     print(f"{'round':>5} {'':>6} {'tokens/s':>10} {'seconds':>9}")
     ratios = []
     for number in range(1, rounds + 1):

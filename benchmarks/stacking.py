@@ -11,7 +11,6 @@ is the size of stack that a calibration of this machine, taken just before, deci
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import time
 from multiprocessing.synchronize import Barrier
@@ -19,9 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from parts.options import options
 
-from sweeps.spec import Resources
-from sweeps.stacks import learn_stacks
+from sweeps.peak import Room
+from sweeps.resources import Resources
+from sweeps.stacks import Packing, learn_stacks
 from workers.calibrate import Shape, calibrate, make, make_spec, shape_config
 
 MEMBERS, PROCESSES = 16, 2
@@ -29,12 +30,7 @@ SHAPES = (Shape(12, 2, 32), Shape(56, 3, 32), Shape(124, 3, 32), Shape(208, 3, 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    given = parser.parse_args()
+    given = options(__doc__, rounds=5, seconds=1.0)
     timings = [type(one)(**{**vars(one), "device": "here"}) for one in calibrate(Resources(), "mlp")]
     stacks = learn_stacks(timings, "mlp", "here")
     assert stacks is not None
@@ -49,7 +45,7 @@ def main() -> None:
         print(
             f"{int(cost.params_total):8} {np.median(alone):9.0f} {np.median(stacked):10.0f} "
             f"{np.median(ratio):6.2f} {ratio[0]:6.2f} {ratio[-1]:6.2f} "
-            f"{float(stacks.gain(vars(cost), MEMBERS)):9.2f} {stacks.members(cost, 1e9)}",
+            f"{float(stacks.gain(vars(cost), Packing(MEMBERS))):9.2f} {stacks.pack(cost, Room(1e9)).members}",
             flush=True,
         )
 

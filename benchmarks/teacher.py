@@ -11,38 +11,22 @@ the teacher has no noise).
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from parts.hearing import Ends
+from parts.options import options
 
 from sweeps import fit
 from sweeps.data import TEACHER
-from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
-from workers.job import Job, Outcome, Provenance, Verdict
+from workers.job import Job
 from workers.train import train
 
 WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64)
 RATES = (0.003, 0.01, 0.03)
-
-
-class Ear:
-    """Keeps outcomes."""
-
-    def __init__(self) -> None:
-        self.outcomes: dict[int, Outcome] = {}
-
-    def began(self, run_id: int, provenance: Provenance) -> None:
-        """Is not asked about."""
-
-    def points(self, run_id: int, points: list[Point]) -> Verdict:  # noqa: ARG002
-        return Verdict.CONTINUE
-
-    def ended(self, run_id: int, outcome: Outcome) -> None:
-        self.outcomes[run_id] = outcome
 
 
 def spec(tokens: float) -> SweepSpec:
@@ -60,7 +44,7 @@ def spec(tokens: float) -> SweepSpec:
 
 def losses(asked: SweepSpec, width: int, tokens: float, seeds: int) -> list[float]:
     """Of the best rate of every seed."""
-    ear = Ear()
+    ends = Ends()
     base = {"width": float(width), "depth": 1.0, "tokens": tokens}
     cells = [(lr, seed) for seed in range(seeds) for lr in RATES]
     with tempfile.TemporaryDirectory() as folder:
@@ -68,20 +52,15 @@ def losses(asked: SweepSpec, width: int, tokens: float, seeds: int) -> list[floa
             Job(i, 1, asked, TEACHER, base | {"lr": lr, "seed": float(seed)}, f"{folder}/{i}.pt", 1e9, None)
             for i, (lr, seed) in enumerate(cells)
         ]
-        train(jobs, ear)
+        train(jobs, ends)
         assert not list(Path(folder).iterdir())
-    found = [ear.outcomes[i].loss for i in range(len(cells))]
+    found = [ends.outcomes[i].loss for i in range(len(cells))]
     groups = [found[i : i + len(RATES)] for i in range(0, len(found), len(RATES))]
     return [min(loss for loss in group if loss is not None) for group in groups]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--tokens", type=float, default=2e5)
-    parser.add_argument("--seeds", type=int, default=3)
-    given = parser.parse_args()
+    given = options(__doc__, tokens=2e5, seeds=3)
     torch.set_num_threads(1)
     asked, exponent = spec(given.tokens), float(TEACHER.options["exponent"])
     table: dict[str, list[float]] = {"params": [], "loss": []}

@@ -37,6 +37,7 @@ from store.db import Sessions, make_engine, make_sessions, migrate
 from sweeps.data import SOURCES
 from sweeps.runs import RunState
 from sweeps.spec import SweepSpec, parse, to_dict
+from sweeps.stacks import Packing
 from workers import device, proxies
 from workers.datasets import load
 from workers.orchestrator import Orchestrator, Pace
@@ -155,7 +156,9 @@ def with_scalewise(spec: SweepSpec, members: int | None) -> float:
         migrate(engine)
         sessions = make_sessions(engine)
         pool = RayPool(None, "bench", SLOTS)
-        stacking = Measured(sessions, pool.device) if members is None else lambda *_: members
+        stacking = (
+            Measured(sessions, pool.device, pool.capacity) if members is None else lambda *_: Packing(members)
+        )
         orchestrator = Orchestrator(sessions, pool, "bench", Path(folder), Pace(), stacking)
         stopping = threading.Event()
         thread = threading.Thread(target=orchestrator.run, args=(stopping,))

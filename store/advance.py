@@ -26,11 +26,13 @@ from store.models import (
     new_run,
     to_observation,
 )
+from store.specs import to_spec
 from store.timings import read_durations
+from store.trunks import trunks
 from sweeps.errors import NotFound
 from sweeps.runs import TERMINAL, Decision, Role, RunState, SweepState
 from sweeps.scheduler import MIN_FIT, Look, Step, step
-from sweeps.spec import Config, SweepSpec, parse
+from sweeps.spec import Config, SweepSpec
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def start(
             one.cost,
             expected_seconds=one.expected.get("seconds"),
             decision_id=id_,
+            branch=one.branch,
         )
         for one, id_ in zip(decisions, ids, strict=True)
     ]
@@ -140,7 +143,7 @@ def _know(session: Session, sweep_id: int, slots: int, work: float) -> Known | N
     ).all()
     observed = [row for *_, row in rows if row is not None]
     known = {row.run_id for row in observed}
-    spec = parse(sweep.spec, stored=True)
+    spec = to_spec(sweep.spec)
     ended = [run_id for run_id, state, *_ in rows if state in TERMINAL]
     key = _key(spec, ended, [row.id for row in imported])
     if session.scalar(select(FitRow.id).where(FitRow.sweep_id == sweep_id, FitRow.key == key)) is not None:
@@ -163,6 +166,7 @@ def _know(session: Session, sweep_id: int, slots: int, work: float) -> Known | N
         out_of_memory=[
             config for _, state, config, too_large, _ in rows if too_large and state == RunState.FAILED
         ],
+        trunks=trunks(session, sweep_id),
     )
     return Known(look, key, sweep.revision, len(rows), len(ended))
 

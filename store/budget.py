@@ -50,9 +50,11 @@ def totals(session: Session, sweep_ids: Collection[int]) -> dict[int, Totals]:
     """Totals of each sweep.
 
     A run that did not finish has used the share of its FLOPs that it had trained for; one that never
-    started has used nothing. A run in hand reserves the seconds it was expected to take.
+    started has used nothing. A run in hand reserves the seconds it was expected to take. A branch trains, and
+    uses, what comes after its beginning.
     """
-    share = RunRow.tokens / RunRow.tokens_planned
+    began = func.coalesce(RunRow.parent_step / RunRow.cost["steps"].as_float(), 0.0)
+    share = (RunRow.tokens / RunRow.tokens_planned - began) / (1.0 - began)
     used = case(
         (RunRow.state == RunState.FINISHED, RunRow.flops),
         (share < 1.0, RunRow.flops * share),

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from store import db
 from store.events import emit, emit_all, event, told
+from store.guarded import FREE, UNSYNCED
 from store.models import Json, ObservationRow, RunRow, SweepRow
-from store.queue import FREE, UNSYNCED
 from sweeps.errors import IllegalTransition, NotFound
 from sweeps.runs import Observation, RunState, SweepState
 from sweeps.spec import SweepSpec, to_dict

@@ -28,7 +28,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from store.db import UTCDateTime, current_transaction, now
 from sweeps.cost import Cost
-from sweeps.runs import Decision, Event, Observation, Point, Role, Run, RunState, SweepState
+from sweeps.runs import Branch, Decision, Event, Observation, Point, Role, Run, RunState, SweepState, rest
 from sweeps.spec import OWN_OF_MEMBERS, Config
 
 Json = dict[str, Any]
@@ -114,7 +114,8 @@ class RunRow(Base):
 
     ``granted`` are device seconds that a running attempt may use, where the sweep limits them;
     ``expected_seconds`` what the run was planned to take. ``last_seq`` is its last point's number. Runs of a
-    sweep with the same ``shape`` may train together.
+    sweep with the same ``shape`` may train together. ``undivided`` needs a whole device. One with a
+    ``parent_id`` begins at ``parent_step`` of that run; ``flops`` are those of the steps it trains itself.
     """
 
     __tablename__ = "runs"
@@ -140,6 +141,8 @@ class RunRow(Base):
     expected_seconds: Mapped[float | None]
     target: Mapped[str | None]
     decision_id: Mapped[int | None] = mapped_column(ForeignKey("decisions.id"), unique=True)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
+    parent_step: Mapped[int | None] = mapped_column(BigInteger)
     attempt: Mapped[int] = mapped_column(default=0)
     failures: Mapped[int] = mapped_column(default=0)
     owner: Mapped[str | None]
@@ -152,6 +155,7 @@ class RunRow(Base):
     seconds: Mapped[float] = mapped_column(default=0.0)
     reason: Mapped[str | None]
     out_of_memory: Mapped[bool] = mapped_column(default=False, server_default=false())
+    undivided: Mapped[bool] = mapped_column(default=False, server_default=false())
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -160,11 +164,20 @@ class RunRow(Base):
     mirror_seq: Mapped[int] = mapped_column(default=0)
 
 
+class TrunkRow(Base):
+    """A checkpoint of a run that others may begin from."""
+
+    __tablename__ = "trunks"
+
+    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    step: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+
+
 class AttemptRow(Base):
     """One execution of a run: who led it, on which worker, how it ended.
 
-    ``members`` are the runs that trained together, ``memory`` the peak in bytes where it could be measured,
-    ``provenance`` what ran.
+    ``members`` are the runs that trained together, ``sharers`` the workers that fit on the device, ``memory``
+    the peak in bytes where it could be measured, ``provenance`` what ran.
     """
 
     __tablename__ = "attempts"
@@ -174,6 +187,7 @@ class AttemptRow(Base):
     owner: Mapped[str]
     worker: Mapped[str | None]
     members: Mapped[int] = mapped_column(default=1, server_default="1")
+    sharers: Mapped[int] = mapped_column(default=1, server_default="1")
     device: Mapped[str | None]
     memory: Mapped[float | None]
     provenance: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
@@ -293,9 +307,16 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
-def shape_hash(config: Config) -> str:
-    """Hash of what gives the tensors of a training their shapes; runs that agree in it may train together."""
-    return config_hash({name: value for name, value in config.items() if name not in OWN_OF_MEMBERS})
+def shape_hash(config: Config, branch: Branch | None = None) -> str:
+    """Hash of what gives the tensors of a training their shapes, and of the step at which it begins: runs
+    that agree in it may train together."""
+    shape = {name: value for name, value in config.items() if name not in OWN_OF_MEMBERS}
+    return config_hash(shape if branch is None else shape | {"begins": branch.step})
+
+
+def to_branch(parent_id: int | None, parent_step: int | None) -> Branch | None:
+    """Where a run begins."""
+    return None if parent_id is None or parent_step is None else Branch(parent_id, parent_step)
 
 
 def to_run(row: RunRow) -> Run:
@@ -319,6 +340,8 @@ def to_run(row: RunRow) -> Run:
         started_at=row.started_at,
         finished_at=row.finished_at,
         out_of_memory=row.out_of_memory,
+        undivided=row.undivided,
+        branch=to_branch(row.parent_id, row.parent_step),
     )
 
 
@@ -337,8 +360,8 @@ def to_event(row: EventRow) -> Event:
     return Event(row.id, row.sweep_id, row.run_id, row.kind, row.data, row.at)
 
 
-def to_decision(row: DecisionRow, run_id: int | None) -> Decision:
-    """The record of a row, with the run that it started."""
+def to_decision(row: DecisionRow, run_id: int | None, branch: Branch | None) -> Decision:
+    """The record of a row, with the run that it started and where that begins."""
     return Decision(
         config=row.config,
         cost=Cost(**row.cost),
@@ -346,6 +369,7 @@ def to_decision(row: DecisionRow, run_id: int | None) -> Decision:
         reason=row.reason,
         strategy=row.strategy,
         expected=row.expected,
+        branch=branch,
         id=row.id,
         sweep_id=row.sweep_id,
         run_id=run_id,
@@ -377,18 +401,29 @@ def new_run(
     expected_seconds: float | None = None,
     decision_id: int | None = None,
     target: str | None = None,
+    branch: Branch | None = None,
 ) -> Json:
-    """The columns of a run that is to be queued."""
+    """The columns of a run that is to be queued.
+
+    Args:
+        expected_seconds: of the steps that it trains itself.
+        branch: where it begins, None at its first step.
+    """
+    step = 0 if branch is None else branch.step
     return {
         "sweep_id": sweep_id,
         "role": role,
         "config": config,
         "config_hash": config_hash(config),
-        "shape": shape_hash(config) if role == Role.PROXY else None,
+        "shape": shape_hash(config, branch) if role == Role.PROXY else None,
         "cost": asdict(cost),
-        "flops": cost.flops,
+        "flops": cost.flops * rest(branch, cost),
         "tokens_planned": cost.tokens_seen,
         "expected_seconds": expected_seconds,
         "decision_id": decision_id,
         "target": target,
+        "parent_id": None if branch is None else branch.run_id,
+        "parent_step": None if branch is None else branch.step,
+        "step": step,
+        "tokens": round(step * cost.tokens_seen / cost.steps),
     }

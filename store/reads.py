@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from store.budget import Totals, totals
@@ -17,15 +17,17 @@ from store.models import (
     PointRow,
     RunRow,
     SweepRow,
+    to_branch,
     to_decision,
     to_observation,
     to_point,
     to_run,
 )
 from store.provenance import traced
+from store.specs import to_spec
 from sweeps.errors import NotFound
-from sweeps.runs import Decision, Observation, Point, Role, Run, RunState, Sweep, SweepState
-from sweeps.spec import parse, warnings
+from sweeps.runs import TERMINAL, Decision, Observation, Point, Role, Run, RunState, Sweep, SweepState
+from sweeps.spec import SweepSpec, warnings
 
 
 def get_sweep(sessions: Sessions, sweep_id: int) -> Sweep:
@@ -36,6 +38,19 @@ def get_sweep(sessions: Sessions, sweep_id: int) -> Sweep:
     """
     with reading(sessions) as session:
         return read_sweep(session, sweep_id)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What, when it changes, asks for another look at a sweep.
+
+    Args:
+        revision: counts changes of its limits and imports of runs.
+        ended: proxies that have.
+    """
+
+    revision: int
+    ended: int
 
 
 def read_sweep(session: Session, sweep_id: int) -> Sweep:
@@ -52,7 +67,7 @@ def to_sweeps(session: Session, rows: Sequence[SweepRow]) -> list[Sweep]:
     found, imported = totals(session, ids), _imported(session, ids)
     sweeps = []
     for row in rows:
-        spec, used = parse(row.spec, stored=True), found.get(row.id, Totals())
+        spec, used = to_spec(row.spec), found.get(row.id, Totals())
         sweeps.append(
             Sweep(
                 id=row.id,
@@ -81,6 +96,23 @@ def _imported(session: Session, sweep_ids: Sequence[int]) -> dict[int, int]:
         .group_by(ObservationRow.sweep_id)
     )
     return {sweep_id: int(count) for sweep_id, count in rows}
+
+
+def running(sessions: Sessions) -> list[tuple[int, SweepSpec, Standing]]:
+    """The sweeps that are running, oldest first, with what of them changes."""
+    ended = and_(
+        RunRow.sweep_id == SweepRow.id, RunRow.role == Role.PROXY, RunRow.state.in_(sorted(TERMINAL))
+    )
+    statement = (
+        select(SweepRow, func.count(RunRow.id))
+        .outerjoin(RunRow, ended)
+        .where(SweepRow.state == SweepState.RUNNING)
+        .group_by(SweepRow.id)
+        .order_by(SweepRow.id)
+    )
+    with reading(sessions) as session:
+        found = session.execute(statement)
+        return [(row.id, to_spec(row.spec), Standing(row.revision, count)) for row, count in found]
 
 
 def list_sweeps(
@@ -186,11 +218,13 @@ def list_decisions(
         limit: at most so many.
     """
     statement = (
-        select(DecisionRow, RunRow.id)
+        select(DecisionRow, RunRow.id, RunRow.parent_id, RunRow.parent_step)
         .outerjoin(RunRow, RunRow.decision_id == DecisionRow.id)
         .where(DecisionRow.sweep_id == sweep_id, DecisionRow.id > (after or 0))
         .order_by(DecisionRow.id)
         .limit(limit)
     )
     with reading(sessions) as session:
-        return [to_decision(row, run_id) for row, run_id in session.execute(statement)]
+        return [
+            to_decision(row, run_id, to_branch(*began)) for row, run_id, *began in session.execute(statement)
+        ]

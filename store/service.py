@@ -18,6 +18,7 @@ from store.forecasts import forecast
 from store.imports import Received, StoredObservation, import_observations, list_observations
 from store.models import RunRow, SweepRow, new_run, to_run
 from store.reads import (
+    Standing,
     get_run,
     get_sweep,
     list_decisions,
@@ -26,9 +27,11 @@ from store.reads import (
     list_sweeps,
     observations,
     read_sweep,
+    running,
     to_sweeps,
 )
-from store.timings import calibrated, calibration, durations, record_timings, timings
+from store.specs import to_spec
+from store.timings import calibrated, calibration, durations, finished, record_timings, timings
 from sweeps.answers import settings
 from sweeps.errors import Conflict, IllegalTransition, NotFound
 from sweeps.runs import Role, Run, Sweep, SweepState
@@ -38,6 +41,7 @@ from sweeps.spec import Budget, Config, SweepSpec, parse, spec_hash, to_dict
 __all__ = [
     "FitHeader",
     "Received",
+    "Standing",
     "StoredFit",
     "StoredObservation",
     "advance",
@@ -47,6 +51,7 @@ __all__ = [
     "create_sweep",
     "durations",
     "extend",
+    "finished",
     "forecast",
     "get_fit",
     "get_run",
@@ -64,6 +69,7 @@ __all__ = [
     "pause",
     "record_timings",
     "resume",
+    "running",
     "timings",
     "verify",
 ]
@@ -163,7 +169,7 @@ def extend(
         SpecError: the limits make no sense.
     """
     with sessions.begin() as session:
-        old = parse(_locked(session, sweep_id).spec, stored=True)
+        old = to_spec(_locked(session, sweep_id).spec)
         stop = old.stop if tolerance is None else replace(old.stop, tolerance=tolerance)
         new = parse(replace(old, budget=budget or old.budget, stop=stop))
         left = totals(session, [sweep_id]).get(sweep_id, Totals()).remaining(new.budget)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from store.db import Sessions, reading
 from store.models import AttemptRow, Json, RunRow, SweepRow, TimingRow
 from sweeps.cost import Cost, Timing
+from sweeps.proxy import trainer_of
 from sweeps.runs import RunState
 from sweeps.spec import SweepSpec
 from sweeps.stacks import Durations, learn_durations
@@ -51,31 +52,45 @@ def calibration(sessions: Sessions) -> list[Timing]:
         return _calibration(session)
 
 
-def timings(sessions: Sessions) -> list[Timing]:
-    """The latest runs that finished at their first attempt, then every calibration; the latest first."""
+def finished(sessions: Sessions) -> list[Timing]:
+    """The latest runs that finished at their first attempt, branches left out; the latest first."""
     with reading(sessions) as session:
-        return read_timings(session)
+        return _finished(session)
 
 
-def read_timings(session: Session) -> list[Timing]:
-    """As ``timings``, inside a transaction."""
+def timings(sessions: Sessions) -> list[Timing]:
+    """Finished runs, then every calibration; the latest first."""
+    with reading(sessions) as session:
+        return _timings(session)
+
+
+def _timings(session: Session) -> list[Timing]:
+    return [*_finished(session), *_calibration(session)]
+
+
+def _finished(session: Session) -> list[Timing]:
     first = and_(AttemptRow.run_id == RunRow.id, AttemptRow.attempt == 1)
     runs = session.execute(
         select(
             RunRow.cost,
             RunRow.seconds,
             SweepRow.spec["proxy"]["kind"].as_string(),
+            SweepRow.spec["proxy"]["entry"].as_string(),
             AttemptRow.members,
             AttemptRow.memory,
             AttemptRow.device,
+            AttemptRow.sharers,
         )
         .join(AttemptRow, first)
         .join(SweepRow, SweepRow.id == RunRow.sweep_id)
-        .where(RunRow.state == RunState.FINISHED, RunRow.attempt == 1)
+        .where(RunRow.state == RunState.FINISHED, RunRow.attempt == 1, RunRow.parent_id.is_(None))
         .order_by(RunRow.id.desc())
         .limit(RECENT)
     )
-    return [*(_timing(*row) for row in runs), *_calibration(session)]
+    return [
+        _timing(cost, seconds, trainer_of(kind or "gpt", entry), *ran)
+        for cost, seconds, kind, entry, *ran in runs
+    ]
 
 
 def _calibration(session: Session) -> list[Timing]:
@@ -93,9 +108,15 @@ def _calibration(session: Session) -> list[Timing]:
 
 
 def _timing(
-    cost: Json, seconds: float, kind: str | None, members: int, memory: float | None, device: str | None
+    cost: Json,
+    seconds: float,
+    kind: str,
+    members: int,
+    memory: float | None,
+    device: str | None,
+    sharers: int = 1,
 ) -> Timing:
-    return Timing(Cost(**cost), seconds, kind or "gpt", members, memory, device)
+    return Timing(Cost(**cost), seconds, kind, members, memory, device, sharers)
 
 
 def durations(sessions: Sessions, spec: SweepSpec) -> Durations | None:
@@ -107,5 +128,7 @@ def durations(sessions: Sessions, spec: SweepSpec) -> Durations | None:
 def read_durations(session: Session, spec: SweepSpec) -> Durations | None:
     """As ``durations``, inside a transaction."""
     asked = spec.resources_of(None)
-    known = [] if asked.processes > 1 else _calibration(session)  # a run that several train trains alone
-    return learn_durations(read_timings(session), known, spec.proxy.kind, asked.gpus > 0)
+    known = _calibration(session)
+    # What several processes train together trains alone.
+    stacked = [] if asked.processes > 1 else known
+    return learn_durations([*_finished(session), *known], stacked, spec.proxy.trainer, asked.gpus > 0)

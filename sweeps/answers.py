@@ -42,6 +42,8 @@ class Prediction:
         laws: weight of each law.
         by_law: median of each law alone.
         runs: ids it rests on.
+        lr_used: the peak learning rate of a training there, where ``trainer.batch_rule`` makes it another one
+            than ``lr`` of the configuration, which is that at ``trainer.base_batch``; None where they agree.
     """
 
     at: Config
@@ -57,6 +59,7 @@ class Prediction:
     by_law: dict[str, float]
     runs: tuple[int, ...]
     warnings: tuple[Warning, ...]
+    lr_used: float | None = None
 
     @property
     def relative(self) -> float:
@@ -176,6 +179,7 @@ def predict(spec: SweepSpec, ensemble: Ensemble, at: Config, diverged: Sequence[
         by_law=by_law,
         runs=ensemble.runs,
         warnings=(*_warnings(view, full, cost.flops, new, by_law), *_diverged(view, full, diverged)),
+        lr_used=float(spec.rates(full)) if spec.batch_power else None,
     )
 
 
@@ -332,16 +336,19 @@ def _diverged(view: View, at: Config, diverged: Sequence[Config]) -> Iterator[Wa
     if not diverged:
         return
     table, axis = tabulate_configs(view.spec, [at, *diverged]), view.axis("lr")
-    best = np.ones(len(table)) if axis is None else axis.value(view.best(view.frame.columns(table), "lr"))
-    moved = best[0] / best[1:]
     size, batch = table["params_total"], table["batch"]
+    rate = view.spec.rates({"lr": table["lr"], "batch": batch})
+    best = np.ones(len(table))
+    if axis is not None:
+        best = view.spec.rates({"lr": axis.value(view.best(view.frame.columns(table), "lr")), "batch": batch})
+    moved = best[0] / best[1:]
     harder = (size[0] >= size[1:]) & (batch[0] <= batch[1:])
-    limit = table["lr"][1:] * np.where(harder, np.minimum(moved, 1.0), moved)
+    limit = rate[1:] * np.where(harder, np.minimum(moved, 1.0), moved)
     i = int(np.argmin(limit))
-    if limit[i] < NEAR * at["lr"]:
+    if limit[i] < NEAR * rate[0]:
         yield Warning(
             "diverged_near",
-            f"a run of {size[1 + i]:.3g} parameters diverged at lr {table['lr'][1 + i]:.3g}, which here is "
-            f"{limit[i]:.3g}, {limit[i] / at['lr']:.2g} times the lr taken; take a lower lr of the plateau "
+            f"a run of {size[1 + i]:.3g} parameters diverged at lr {rate[1 + i]:.3g}, which here is "
+            f"{limit[i]:.3g}, {limit[i] / rate[0]:.2g} times the lr taken; take a lower lr of the plateau "
             "or a longer warm-up, and see whether other seeds of the largest runs hold there",
         )

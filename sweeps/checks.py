@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,8 +23,10 @@ from sweeps.wording import choices, short
 
 if TYPE_CHECKING:
     from sweeps.spec import SweepSpec
+    from sweeps.trainer import Trainer
 
 MIN_STEPS = 10
+MOST_WARMUP = 0.5  # of the steps
 
 T = TypeVar("T")
 
@@ -69,9 +72,7 @@ def problems(spec: SweepSpec) -> Iterator[Problem]:
     if spec.metric.direction != "minimize":
         allowed = f"minimize, since {spec.metric.name} is the better the lower it is"
         yield Problem("metric.direction", "'maximize'", allowed)
-    if spec.trainer.schedule == "constant" and spec.trainer.warmup + spec.trainer.decay > 1:
-        shares = f"{spec.trainer.warmup:g} warm-up and {spec.trainer.decay:g} decay"
-        yield Problem("trainer.decay", shares, "shares of the steps that sum to at most 1")
+    yield from _of_schedule(spec.trainer)
     yield from _of_processes(spec)
     if spec.laws.transfer not in TRANSFERS:
         allowed = choices(spec.laws.transfer, [*TRANSFERS])
@@ -82,6 +83,38 @@ def problems(spec: SweepSpec) -> Iterator[Problem]:
         yield from untied(kind, spec.proxy, spec.axes, spec.space, targets)
         return
     yield from _of_scaling(spec)
+
+
+def _of_schedule(trainer: Trainer) -> Iterator[Problem]:
+    """Warm-up is a share or a number of steps, and over before the rate falls."""
+    warmup, decay = trainer.warmup, trainer.decay
+    if warmup > MOST_WARMUP and (warmup < 1 or warmup % 1):
+        allowed = f"a share of the steps of at most {MOST_WARMUP}, or a whole number of steps"
+        yield Problem("trainer.warmup", f"{warmup:g}", allowed)
+    elif trainer.schedule == "constant" and warmup < 1 < warmup + decay:
+        given = f"{warmup:g} warm-up and {decay:g} decay"
+        yield Problem("trainer.decay", given, "shares of the steps that sum to at most 1")
+    elif trainer.schedule == "constant" and warmup >= 1 and decay == 1:
+        yield Problem("trainer.decay", f"1 after {warmup:g} steps of warm-up", "a share of the steps below 1")
+
+
+def kept_apart(spec: SweepSpec) -> Iterator[str]:
+    """A warning where a warm-up keeps runs from sharing their first steps (see ``sweeps.trunks``)."""
+    trainer, lengths = spec.trainer, spec.space.get("tokens")
+    ours = trainer.schedule == "constant" and spec.proxy.kind != "own"
+    if ours and 0 < trainer.warmup < 1 and lengths is not None and len(lengths.values) > 1:
+        yield (
+            f"trainer.warmup: {trainer.warmup:g} of each run's steps keeps runs of different lengths apart; "
+            "with a number of steps they share a trunk, and a branch of it costs its decay alone"
+        )
+
+
+def least_steps(trainer: Trainer) -> int:
+    """Optimiser steps of the shortest run that may be trained: its warm-up must leave time for the rest."""
+    if trainer.warmup < 1:
+        return MIN_STEPS
+    most = min(MOST_WARMUP, 1.0 - trainer.decay) if trainer.schedule == "constant" else MOST_WARMUP
+    return max(MIN_STEPS, math.ceil(trainer.warmup / most))
 
 
 def _of_weights(spec: SweepSpec) -> Iterator[Problem]:
@@ -107,6 +140,12 @@ def _of_processes(spec: SweepSpec) -> Iterator[Problem]:
             asked.append((f"targets.{i}.resources", one.name, batches))
     for path, target, batches in asked:
         resources = spec.resources_of(target)
+        if resources.sharing == "measured" and (resources.gpus != 1.0 or resources.processes > 1):
+            given = f"measured, with {resources.gpus:g} GPUs for {resources.processes} processes"
+            yield Problem(f"{path}.sharing", given, "none, or measured with gpus: 1 and one process")
+        elif resources.sharing == "measured" and spec.proxy.kind == "own":
+            allowed = "none, since what a trainer of one's own takes of a GPU is not measured"
+            yield Problem(f"{path}.sharing", "measured", allowed)
         if resources.processes == 1:
             continue
         count = resources.processes
@@ -156,10 +195,11 @@ def unaffordable(spec: SweepSpec) -> Iterator[Problem]:
     if not np.min(cost[f"params_{spec.laws.count}"]) > 0:
         allowed = f"total, since the smallest {spec.proxy.kind} has none but the input layer and the head"
         yield Problem("laws.count", repr(spec.laws.count), allowed)
-    trainable = cost["flops"][cost["steps"] >= MIN_STEPS]
+    least = least_steps(spec.trainer)
+    trainable = cost["flops"][cost["steps"] >= least]
     if not trainable.size:
-        needed = MIN_STEPS * (cost["tokens_seen"] / cost["steps"]).min()
-        allowed = f"at least {needed:g}, which is {MIN_STEPS} steps of the smallest batch"
+        needed = least * (cost["tokens_seen"] / cost["steps"]).min()
+        allowed = f"at least {needed:g}, which is {least} steps of the smallest batch"
         yield Problem("space.tokens", f"{columns['tokens'].max():g}", allowed)
         return
     for name in ("flops", "flops_per_run"):

@@ -53,10 +53,12 @@ class Timing:
     Args:
         cost: of the run (or of the part that was timed).
         seconds: device seconds it took; of one member where several trained together.
-        kind: of proxy.
+        kind: of proxy; of one's own code with its entry (``Proxy.trainer``).
         members: runs that trained together.
         memory: peak bytes of all of them, None where it was not measured.
         device: name of what it ran on, None where that was not stored.
+        sharers: processes that the device was shared among, each with its own runs; ``seconds`` are then its
+            share of the time.
     """
 
     cost: Cost
@@ -65,6 +67,7 @@ class Timing:
     members: int = 1
     memory: float | None = None
     device: str | None = None
+    sharers: int = 1
 
 
 @dataclass(frozen=True)

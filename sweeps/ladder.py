@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from sweeps.answers import SHAPE_WEIGHT
 from sweeps.axis import STRICT, Axis
 from sweeps.bounds import problems, untied
-from sweeps.checks import MIN_STEPS
+from sweeps.checks import least_steps
 from sweeps.cost import SecondsModel
 from sweeps.errors import Problem, SpecError
 from sweeps.laws.base import Array
@@ -317,11 +317,12 @@ def _check(spec: SweepSpec, ladder: Ladder) -> None:
 
 
 def _check_rungs(spec: SweepSpec, ladder: Ladder, table: Table) -> None:
-    short = np.flatnonzero(table["steps"] < MIN_STEPS)
+    least = least_steps(spec.trainer)
+    short = np.flatnonzero(table["steps"] < least)
     most = spec.axes["tokens"].upper
     long = np.flatnonzero(table["tokens"] > most)
     for rows, rule in (
-        (short, f"rungs of at least {MIN_STEPS} steps"),
+        (short, f"rungs of at least {least} steps"),
         (long, f"rungs of at most {most:g} tokens"),
     ):
         if len(rows):

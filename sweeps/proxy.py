@@ -50,3 +50,13 @@ class Proxy:
     cost: Annotated[dict[str, str] | None, Field(exclude_if=lambda given: given is None)] = None
     base_width: Annotated[int, Field(ge=1, exclude_if=lambda given: given == 64)] = 64
     base_depth: Annotated[int, Field(ge=1, exclude_if=lambda given: given == 2)] = 2
+
+    @property
+    def trainer(self) -> str:
+        """What measurements of its runs go by: each code of one's own by itself."""
+        return trainer_of(self.kind, self.entry)
+
+
+def trainer_of(kind: str, entry: str | None) -> str:
+    """A kind of proxy, with the code that it trains where that is the user's."""
+    return kind if entry is None else f"{kind} {entry}"

@@ -7,6 +7,7 @@ import numpy as np
 from sweeps.choice import Pick, Situation
 from sweeps.design import Prospect
 from sweeps.laws.base import Array
+from sweeps.runs import Branch
 from sweeps.space import Table
 from sweeps.spec import SweepSpec
 
@@ -22,19 +23,24 @@ PLAIN = {
 }
 
 
-def explain(pick: Pick, at: Situation, table: Table, spec: SweepSpec) -> str:
-    """One sentence: subject, place, expected narrowing at the target, cost."""
+def explain(pick: Pick, at: Situation, table: Table, spec: SweepSpec, branch: Branch | None = None) -> str:
+    """One sentence: subject, place, expected narrowing at the target, cost; and where a branch begins."""
+    index, begins = pick.index, ""
+    if branch is not None:
+        begins = f"; branches from run {branch.run_id} at step {branch.step}: pays for the rest alone"
     if pick.before is None or pick.after is None:
-        return PLAIN[spec.strategy.name].format(n=len(table))
-    index = pick.index
+        return PLAIN[spec.strategy.name].format(n=len(table)) + begins
     place = f"{_size(table, index)} on {_length(table, index)} tokens"
-    cost = f"{float(table['flops'][index]):.2g} FLOPs"
-    if spec.budget.flops is not None:
-        cost = f"{float(table['flops'][index]) / spec.budget.flops:.1%} of the FLOP budget"
+    flops = float(at.prices.flops[index])
+    cost = (
+        f"{flops:.2g} FLOPs"
+        if spec.budget.flops is None
+        else f"{flops / spec.budget.flops:.1%} of the FLOP budget"
+    )
     wide, narrow = (HALF_WIDTH * float(np.sqrt(max(0.0, k.left[0]))) for k in (pick.before, pick.after))
     return (
         f"{_subject(pick.before, index, at)} with {place}: expected to narrow the interval at the target "
-        f"from +-{wide:.1%} to +-{narrow:.1%} for {cost}"
+        f"from +-{wide:.1%} to +-{narrow:.1%} for {cost}{begins}"
     )
 
 

@@ -21,12 +21,14 @@ class RuledOut:
         beside: configurations that were tried beside the grid.
         diverged: a run at least as large, as fast and as noisy would diverge too.
         memory: bytes that were too many; runs that need as much would break too.
+        spec: of the sweep, which tells how rates follow batches.
     """
 
     places: Places
     beside: frozenset[tuple[float, ...]]
     diverged: Table
     memory: float
+    spec: SweepSpec
 
     @classmethod
     def of(
@@ -41,7 +43,8 @@ class RuledOut:
         places = places_of(spec, table)
         beside = frozenset(_rows(table.take(places < 0)))
         needed = tabulate_configs(spec, out_of_memory)["memory"]
-        return cls(places[places >= 0], beside, tabulate_configs(spec, diverged), needed.min(initial=np.inf))
+        least = needed[needed > 0].min(initial=np.inf)  # of one's own code nobody counts it
+        return cls(places[places >= 0], beside, tabulate_configs(spec, diverged), least, spec)
 
     def open(self, table: Table, places: Places | None = None) -> NDArray[np.bool_]:
         """Which rows may be chosen, (n,).
@@ -54,11 +57,16 @@ class RuledOut:
         else:
             allowed = ~np.isin(places, self.places)
         allowed &= table["memory"] < self.memory
-        lr, batch, params = (self.diverged[name] for name in ("lr", "batch", "params_total"))
+        (rates, batches), (too_fast, too_small) = (self._trained(of) for of in (table, self.diverged))
         for i in range(len(self.diverged)):
-            harder = (table["lr"] >= lr[i]) & (table["batch"] <= batch[i])
-            allowed &= ~(harder & (table["params_total"] >= params[i]))
+            harder = (rates >= too_fast[i] * (1.0 - 1e-12)) & (batches <= too_small[i])
+            allowed &= ~(harder & (table["params_total"] >= self.diverged["params_total"][i]))
         return allowed
+
+    def _trained(self, table: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Peak rates and batches of trainings, (n,); alike where one's own code has no such axis."""
+        given = {name: table[name] if name in table.axes else np.ones(len(table)) for name in ("lr", "batch")}
+        return self.spec.rates(given), given["batch"]
 
 
 def _rows(table: Table) -> list[tuple[float, ...]]:

@@ -92,17 +92,36 @@ class Observation:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """Where a run begins that shares its first steps with another one; it pays for the steps after them.
+
+    Args:
+        run_id: of the other run.
+        step: optimiser steps that are done there.
+    """
+
+    run_id: int
+    step: int
+
+
+def rest(branch: Branch | None, cost: Cost) -> float:
+    """Share of a run's steps that it trains itself."""
+    return 1.0 if branch is None else 1.0 - branch.step / cost.steps
+
+
+@dataclass(frozen=True)
 class Decision:
     """What the scheduler chose, and why.
 
     Args:
         config: the chosen configuration.
-        cost: of that run.
+        cost: of that run, from its first step.
         score: expected drop of the target's variance per cost (0 where the strategy has no score).
         reason: in words.
         strategy: that chose.
         expected: the interval's half-width before and after this run, relative, the share of what was left of
             the budget, and the device seconds, of what is known of these.
+        branch: where the run begins, None at its first step.
         id, sweep_id, run_id, fit_id, created_at: set once stored.
     """
 
@@ -112,6 +131,7 @@ class Decision:
     reason: str
     strategy: str
     expected: dict[str, float] = field(default_factory=dict)
+    branch: Branch | None = None
     id: int | None = None
     sweep_id: int | None = None
     run_id: int | None = None
@@ -169,6 +189,7 @@ class Run:
     """One training of one configuration with one seed.
 
     Args:
+        cost: counted from its first step, wherever it begins.
         attempt: number of the latest execution, 0 before the first.
         step, tokens: progress of the latest attempt.
         loss: last value of the sweep's metric, None before the first evaluation.
@@ -176,7 +197,9 @@ class Run:
         reason: why it diverged, failed or was cancelled.
         target: name of the target a run of role ``target`` verifies.
         out_of_memory: its latest attempt broke because it needed more memory than there was.
+        undivided: an attempt needed more memory than a share of a GPU had; the next ones get a whole one.
         provenance: what ran in the latest attempt (versions, device, commit), where one run is asked for.
+        branch: where it begins, None at its first step.
     """
 
     id: int
@@ -197,7 +220,9 @@ class Run:
     started_at: datetime | None
     finished_at: datetime | None
     out_of_memory: bool = False
+    undivided: bool = False
     provenance: dict[str, object] | None = None
+    branch: Branch | None = None
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 from sweeps.answers import Prediction, predict, settings
 from sweeps.bounds import configurations
 from sweeps.choice import Pick, Situation, worth
+from sweeps.curves.schedule import Steps
 from sweeps.design import beliefs
 from sweeps.ensemble import Ensemble, fit_ensemble, precisions
 from sweeps.halting import Halt, halts
@@ -20,12 +21,13 @@ from sweeps.prices import Prices, Sharing
 from sweeps.reasons import HALF_WIDTH, explain
 from sweeps.refine import refined
 from sweeps.ruled_out import RuledOut
-from sweeps.runs import Decision, Observation, Spent
+from sweeps.runs import Branch, Decision, Observation, Spent
 from sweeps.screen import screen
 from sweeps.space import Places, Table, at_places, blocks, cover, join, shapes, tabulate_configs
 from sweeps.spec import Config, SweepSpec
 from sweeps.stacks import Durations
 from sweeps.strategies import STRATEGIES
+from sweeps.trunks import Trunk, branches
 
 MIN_FIT = 6  # observations below which no law is fitted
 EXACT = 1 << 14  # points of a space up to which every candidate is compared
@@ -49,6 +51,7 @@ class Look:
         work: device seconds of runs that should be queued or running, so that nothing is idle until the next
             look. It, and runs that train together, may take more runs than ``slots``; those that are chosen
             at once are then ``GROWTH`` of those that have ended at most.
+        trunks: runs with checkpoints that candidates may begin from.
     """
 
     spec: SweepSpec
@@ -62,6 +65,7 @@ class Look:
     out_of_memory: Sequence[Config] = ()
     ahead: Mapping[int, float] = field(default_factory=dict)
     work: float = 0.0
+    trunks: Sequence[Trunk] = ()
 
     @property
     def ended(self) -> int:
@@ -208,7 +212,7 @@ def _situation(
         patience=0.0 if ensemble is None else spec.stop.patience,
     )
     table = _offer(look, at, ensemble)
-    prices = _together(look, table, _prices(look, table))
+    prices = _together(look, table, _prices(look, table), branches(spec, look.trunks, table).step)
     return replace(at, candidates=frame_.columns(table), prices=prices), table
 
 
@@ -228,8 +232,11 @@ def _choose(look: Look, at: Situation, table: Table, wanted: int) -> tuple[list[
         slots -= apart
         lacking -= prices.spent(pick.index).device_seconds
         prices = prices.take(pick.index)
-    seconds = at.prices.spread([pick.index for pick in picks])
-    decisions = [_decision(look, at, table, *each) for each in zip(picks, seconds, strict=True)]
+    seconds, begin = at.prices.spread([pick.index for pick in picks]), branches(spec, look.trunks, table)
+    decisions = [
+        _decision(look, at, table, pick, took, begin.of(pick.index))
+        for pick, took in zip(picks, seconds, strict=True)
+    ]
     if decisions or look.pending or look.coming or at.wanted < 1 or at.patience == 0.0:
         return decisions, None
     return [], f"no affordable run narrows the answer by {at.patience:.2%}; the best by {worth(at):.2%}"
@@ -238,7 +245,7 @@ def _choose(look: Look, at: Situation, table: Table, wanted: int) -> tuple[list[
 def _in_hand(look: Look) -> float:
     """Device seconds of the runs that are queued or running."""
     table = tabulate_configs(look.spec, [*look.pending, *(one.config for one in look.coming)])
-    prices, total = _together(look, table, _prices(look, table)), 0.0
+    prices, total = _together(look, table, _whole_prices(look, table), np.zeros(len(table), np.int64)), 0.0
     for row in range(len(table)):
         total += prices.spent(row).device_seconds
         prices = prices.take(row)
@@ -251,13 +258,15 @@ def _halts(look: Look, at: Situation) -> list[Halt]:
     if look.spec.strategy.name != "informative" or not coming:
         return []
     table = tabulate_configs(look.spec, [one.config for one in coming])
-    whole = _prices(look, table)
+    whole = _whole_prices(look, table)
     ahead = np.array([look.ahead[one.run_id] for one in coming if one.run_id is not None])
     return halts(at, coming, Prices(whole.flops * ahead, whole.seconds * ahead), look.spec)
 
 
-def _decision(look: Look, at: Situation, table: Table, pick: Pick, seconds: float) -> Decision:
-    """A pick as it is stored: with its reason and what it is expected to do and to take."""
+def _decision(
+    look: Look, at: Situation, table: Table, pick: Pick, seconds: float, branch: Branch | None
+) -> Decision:
+    """A pick as it is stored: with its reason, what it is expected to do and to take, where it begins."""
     expected = {}
     if pick.before is not None and pick.after is not None:
         before, after = (HALF_WIDTH * float(np.sqrt(max(0.0, k.left[0]))) for k in (pick.before, pick.after))
@@ -270,9 +279,10 @@ def _decision(look: Look, at: Situation, table: Table, pick: Pick, seconds: floa
         config=table.config(pick.index),
         cost=table.cost(pick.index),
         score=pick.score,
-        reason=explain(pick, at, table, look.spec),
+        reason=explain(pick, at, table, look.spec, branch),
         strategy=look.spec.strategy.name,
         expected=expected,
+        branch=branch,
     )
 
 
@@ -300,18 +310,25 @@ def _offer(look: Look, at: Situation, ensemble: Ensemble | None) -> Table:
 
 
 def _prices(look: Look, table: Table) -> Prices:
-    """Each as if it trained alone."""
+    """Of candidates, each as if it trained alone: a branch pays for the steps that it trains itself."""
+    whole, rest = _whole_prices(look, table), branches(look.spec, look.trunks, table).rest
+    return Prices(whole.flops * rest, whole.seconds * rest)
+
+
+def _whole_prices(look: Look, table: Table) -> Prices:
+    """Each as if it trained alone, from its first step."""
     known = look.durations
     seconds = np.zeros(len(table)) if known is None else known.alone.of(table.columns)
     return Prices(table["flops"], seconds)
 
 
-def _together(look: Look, table: Table, alone: Prices) -> Prices:
-    """As runs of one shape that are chosen together will train."""
+def _together(look: Look, table: Table, alone: Prices, begin: Steps) -> Prices:
+    """As runs of one shape that are chosen together will train, if they begin at one step."""
     stacks = None if look.durations is None else look.durations.stacks
     if stacks is None or len(table) == 0:
         return alone
-    of, most = shapes(table), stacks.most(table.columns)
+    shape, most = shapes(table), stacks.most(table.columns)
+    of = np.unique(shape + (shape.max() + 1) * begin, return_inverse=True)[1]
     joining = alone.seconds * stacks.joining(table.columns)
     return replace(alone, sharing=Sharing(of, most, alone.seconds, joining, np.zeros(of.max() + 1, np.intp)))
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import qmc
 
 from sweeps.bounds import ENUMERATED, SAMPLED, configurations
-from sweeps.checks import MIN_STEPS
+from sweeps.checks import least_steps
 from sweeps.cost import Cost
 from sweeps.scaling import SIZE
 from sweeps.spec import OWN_OF_MEMBERS, Config, SweepSpec
@@ -82,8 +82,9 @@ def tabulate_configs(spec: SweepSpec, configs: Sequence[Config]) -> Table:
 def candidates(spec: SweepSpec) -> Table:
     """Every configuration that may be chosen.
 
-    Left out are those with fewer than ten optimiser steps and those above ``budget.flops_per_run``. Of a
-    space of more than ``ENUMERATED`` points these are a sample, see ``blocks``.
+    Left out are those with too few optimiser steps (``sweeps.checks.least_steps``) and those above
+    ``budget.flops_per_run``. Of a space of more than ``ENUMERATED`` points these are a sample, see
+    ``blocks``.
     """
     return join([table for _, table in blocks(spec)])
 
@@ -145,7 +146,7 @@ def trainable(spec: SweepSpec, table: Table) -> NDArray[np.bool_]:
     """Which rows have enough steps and may be paid for, (n,)."""
     limits = (spec.budget.flops_per_run, spec.budget.flops, np.inf)
     limit = min(value for value in limits if value is not None)
-    return np.asarray((table["steps"] >= MIN_STEPS) & (table["flops"] <= limit))
+    return np.asarray((table["steps"] >= least_steps(spec.trainer)) & (table["flops"] <= limit))
 
 
 def _trainable(spec: SweepSpec, places: Places) -> tuple[Places, Table]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
+import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -22,32 +23,14 @@ from sweeps.kinds.base import SHAPE, Array, AxisRule, Kind, metrics
 from sweeps.kinds.own import ANY, Own
 from sweeps.laws import LAWS
 from sweeps.proxy import Proxy
+from sweeps.resources import Resources
+from sweeps.trainer import Trainer
 from sweeps.wording import booleans, problems, short
 
 Config: TypeAlias = dict[str, float]
 
-SILENCE = 600.0
 REGISTERED = ("laws.names", "proxy.entry")  # what the settings allow may have changed since
 OWN_OF_MEMBERS = frozenset({"lr", "weight_decay", "beta2", "init_scale", "seed", "tokens"})  # within a cohort
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one run asks Ray for, all of its processes together.
-
-    Args:
-        processes: that train the run together, each on its share of every batch; 1 is as many as GPUs.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    cpus: Annotated[float, Field(gt=0, le=1024)] = 1.0
-    gpus: Annotated[float, Field(ge=0, le=64)] = 0.0
-    processes: Annotated[int, Field(ge=1, le=64, exclude_if=lambda given: given == 1)] = 1
-
-    @property
-    def threads(self) -> int:
-        """Of each process."""
-        return max(1, int(self.cpus / self.processes))
 
 
 @dataclass(frozen=True)
@@ -149,56 +132,6 @@ class Laws:
 
 
 @dataclass(frozen=True)
-class Trainer:
-    """How a run is trained.
-
-    Args:
-        optimizer: ``adamw`` (betas 0.9, 0.95) or ``sgd`` (momentum 0.9).
-        schedule: ``cosine`` to a tenth of the peak, or ``constant`` and a linear decay at the end.
-        warmup: share of the steps with a rising rate.
-        decay: share of the steps with a falling rate (``constant`` only).
-        precision: of matrix products; ``tf32`` and ``bfloat16`` where the device has them.
-        evaluations: evaluation points, log-spaced over the steps.
-        eval_tokens: held-out tokens (of images and rows: examples) an evaluation reads.
-        clip: gradient norm that is clipped to.
-        retries: further attempts after a failure.
-        silence: seconds without a report after which a trainer of one's own counts as hung.
-        execution: ``compiled`` runs the model through torch.compile, with CUDA graphs on a GPU.
-        kernels: ``deterministic`` gives the same numbers bit for bit on a GPU too, at its price.
-        batch_rule: how the learning rate follows the batch: in proportion (SGD), by the square root (Adam:
-            Granziol et al. 2020, arXiv 2006.09092), or not at all.
-        base_batch: at which the rate is the one asked for.
-        diagnostics: reported at every evaluation: ``sharpness``, the largest eigenvalue of the training
-            loss's Hessian, and ``singular_value``, the mean largest singular value of hidden matrices.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    optimizer: Literal["adamw", "sgd"] = "adamw"
-    schedule: Literal["cosine", "constant"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, le=0.5)] = 0.1
-    decay: Annotated[float, Field(ge=0, le=1)] = 0.2
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    evaluations: Annotated[int, Field(ge=1, le=1000)] = 8
-    eval_tokens: Annotated[int, Field(ge=64)] = 65_536
-    clip: Annotated[float, Field(gt=0)] = 1.0
-    retries: Annotated[int, Field(ge=0, le=100)] = 2
-    silence: Annotated[float, Field(gt=0, le=1e6, exclude_if=lambda given: given == SILENCE)] = SILENCE
-    execution: Annotated[Literal["plain", "compiled"], Field(exclude_if=lambda given: given == "plain")] = (
-        "plain"
-    )
-    kernels: Annotated[Literal["fast", "deterministic"], Field(exclude_if=lambda given: given == "fast")] = (
-        "fast"
-    )
-    batch_rule: Annotated[
-        Literal["none", "linear", "sqrt"], Field(exclude_if=lambda given: given == "none")
-    ] = "none"
-    base_batch: Annotated[int, Field(ge=1, exclude_if=lambda given: given == 16)] = 16
-    diagnostics: Annotated[
-        tuple[Literal["sharpness", "singular_value"], ...], Field(exclude_if=lambda given: not given)
-    ] = ()
-
-
-@dataclass(frozen=True)
 class SweepSpec:
     """A researcher's question with its space and budget.
 
@@ -221,6 +154,16 @@ class SweepSpec:
     resources: Resources = field(default_factory=Resources)
     trainer: Trainer = field(default_factory=Trainer)
     seed: Annotated[int, Field(ge=0, lt=1 << 53)] = 0
+
+    @property
+    def batch_power(self) -> float:
+        """Of the batch that rates go with; a trainer of one's own takes them as they are."""
+        return 0.0 if self.proxy.kind == "own" else self.trainer.batch_power
+
+    def rates(self, columns: Mapping[str, ArrayLike]) -> Array:
+        """The peak learning rates of trainings, by columns ``lr`` and ``batch``, each (n,) or a number."""
+        lr = np.asarray(columns["lr"], dtype=float)
+        return lr if self.proxy.kind == "own" else self.trainer.rates(lr, columns["batch"])
 
     @property
     def kind(self) -> Kind:
@@ -359,7 +302,7 @@ def warnings(spec: SweepSpec) -> list[str]:
             "laws.transfer: mup expects the best rate to fall with the width, which runs with mup = 1 "
             "already see to; take none"
         )
-    return found
+    return [*found, *checks.kept_apart(spec)]
 
 
 def _refuse(found: Iterator[Problem]) -> None:

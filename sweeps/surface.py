@@ -18,9 +18,11 @@ the less there is to learn from more tokens, the less a bad setting costs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
@@ -31,6 +33,7 @@ from sweeps.space import Table
 from sweeps.spec import SweepSpec
 from sweeps.transfer import slopes
 
+Moves: TypeAlias = tuple[tuple[str, float, float], ...]  # column, prior mean and sd of a slope
 SCALE_AXES = frozenset({*SCALE, "seed"})
 
 # Slopes of the optimum: centre and width of what the field has published (Step Law: lr N^-.71 D^.31,
@@ -307,11 +310,15 @@ def surface(spec: SweepSpec) -> Surface:
     axes = {name: values for name, values in varied.items() if name not in SCALE_AXES}
     depths = spec.derive({**spec.complete({}), SIZE: varied.get(SIZE, ())}).get("depth", ())
     one_depth = "depth" not in varied and len({*depths}) <= 1
-    return surface_over(axes, spec.laws.transfer, one_depth=one_depth)
+    return surface_over(axes, spec.laws.transfer, one_depth=one_depth, batch_power=spec.batch_power)
 
 
 def surface_over(
-    varied: Mapping[str, Sequence[float]], transfer: str = "none", *, one_depth: bool = False
+    varied: Mapping[str, Sequence[float]],
+    transfer: str = "none",
+    *,
+    one_depth: bool = False,
+    batch_power: float = 0.0,
 ) -> Surface:
     """The surface over given axes.
 
@@ -319,17 +326,22 @@ def surface_over(
         varied: values of each axis, ascending, at least two.
         transfer: rule of ``sweeps.transfer`` that centres the priors of the slopes.
         one_depth: whether all models have the same depth.
+        batch_power: runs are trained with the rate of the axis times the batch to this power. The rates that
+            are published are those of training: priors are carried over to the axis.
 
     Raises:
         FitError: there is no such rule.
     """
     axes = []
+    power = batch_power if "batch" in varied else 0.0
     for name in sorted(varied, key=lambda name: (name == "lr", name)):  # the rate follows the batch
         values = varied[name]
         log = values[0] > 0
         spread = 1.0 if log else max(abs(values[0]), abs(values[-1]), values[-1] - values[0])
         ends = np.log(values) if log else np.array(values) / spread
-        moves = slopes(transfer if log else "none", name, SLOPES.get(name, ()), one_depth=one_depth)
+        moves = _moves(name, transfer if log else "none", one_depth)
+        if name == "lr" and power:
+            moves = _less(moves, _moves("batch", transfer, one_depth), power)
         axis = HyperAxis(
             name,
             log,
@@ -337,11 +349,37 @@ def surface_over(
             spread=spread,
             slopes=tuple(one for one in moves if one[0] in ("params", "tokens", *varied)),
             bend=BENDS.get(name),
-            lean=LEANS[name] if name in LEANS and LEANS[name][0] in varied else None,
-            far=FAR.get(name),
+            lean=_lean(name, power) if name in LEANS and LEANS[name][0] in varied else None,
+            far=_far(name, power),
         )
         axes.append(axis)
     return Surface(tuple(axes))
+
+
+def _moves(name: str, transfer: str, one_depth: bool) -> Moves:
+    return slopes(transfer, name, SLOPES.get(name, ()), one_depth=one_depth)
+
+
+def _less(moves: Moves, others: Moves, power: float) -> Moves:
+    """Slopes of ln h less so many times those of another axis."""
+    found = {column: (mean, sd) for column, mean, sd in moves}
+    for column, mean, sd in others:
+        own_mean, own_sd = found.get(column, (0.0, 0.0))
+        found[column] = own_mean - power * mean, math.hypot(own_sd, power * sd)
+    return tuple((column, *prior) for column, prior in found.items())
+
+
+def _lean(name: str, power: float) -> tuple[str, float, float]:
+    """Offsets of the rate in training are those of the axis and ``power`` times those of the batch."""
+    other, mean, sd = LEANS[name]
+    return (other, mean + power, sd) if name == "lr" else (other, mean / (1.0 + mean * power), sd)
+
+
+def _far(name: str, power: float) -> tuple[float, float, float] | None:
+    if name != "lr" or power == 0.0:
+        return FAR.get(name)
+    k, bend, lean = FAR[name]
+    return k, bend, lean + power
 
 
 def coordinates(surface: Surface, table: Mapping[str, Array] | Table) -> dict[str, Array]:

@@ -16,7 +16,7 @@ import conf
 from api.app import create_app
 from api.client import Client, connect
 from api.up import free_port
-from store import queue, service
+from store import attempts, queue, service
 from store.db import Sessions
 from sweeps.runs import Point, RunState, SweepState
 
@@ -69,9 +69,9 @@ def train(served: Served, sweep_id: int) -> None:
             Point(seq, seq * 10, seq * 1000, "val_loss", loss + 1.0 / seq, 1e9 + seq) for seq in range(1, 41)
         ]
         with served.sessions.begin() as session:
-            queue.append(session, claim.run.id, claim.attempt, points, "val_loss")
+            attempts.append(session, claim.run.id, claim.attempt, points, "val_loss")
         with served.sessions.begin() as session:
-            queue.finish(session, claim.run.id, claim.attempt, RunState.FINISHED, loss, 1.0)
+            attempts.finish(session, claim.run.id, claim.attempt, RunState.FINISHED, loss, 1.0)
     service.advance(served.sessions, sweep_id, 4)
 
 

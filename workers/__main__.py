@@ -56,7 +56,7 @@ def main(overrides: list[str]) -> int:
         owner,
         Path(cluster["checkpoints"]).absolute(),
         Pace(cluster["lease_seconds"], cluster["poll_seconds"], cluster["checkpoint_seconds"]),
-        Measured(sessions, pool.device),
+        Measured(sessions, pool.device, pool.capacity),
     )
     tracker = open_tracker(sessions, settings["tracking"], owner)
     tracker.start()

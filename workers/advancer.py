@@ -8,21 +8,17 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from store import service
 from store.db import Sessions
-from sweeps.runs import TERMINAL, Sweep, SweepState
-from sweeps.spec import Resources
+from store.service import Standing
+from sweeps.resources import Resources
 
 log = logging.getLogger(__name__)
 
 SCAN_SECONDS = 1.0
-PAGE = 100
 AGAIN_SECONDS = 5.0
 LONGEST_WAIT = 60.0
-
-Seen: TypeAlias = tuple[object, ...]
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,7 @@ class Look:
         took: seconds.
     """
 
-    seen: Seen | None
+    seen: Standing | None
     until: float
     failures: int = 0
     took: float = 0.0
@@ -53,7 +49,7 @@ class Advancer:
         self._sessions = sessions
         self._capacity = capacity
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="advance")
-        self._looking: dict[int, tuple[Seen, float, Future[bool]]] = {}
+        self._looking: dict[int, tuple[Standing, float, Future[bool]]] = {}
         self._looks: dict[int, Look] = {}
         self._scan_at = 0.0
 
@@ -67,28 +63,18 @@ class Advancer:
         if time.monotonic() < self._scan_at:
             return
         self._scan_at = time.monotonic() + SCAN_SECONDS
-        for sweep in self._running():
-            seen, last = _seen(sweep), self._looks.get(sweep.id)
+        for sweep_id, spec, seen in service.running(self._sessions):
+            last = self._looks.get(sweep_id)
             known = last is not None and last.seen in (seen, None) and time.monotonic() < last.until
-            if sweep.id not in self._looking and not known:
-                fit = self._capacity(sweep.spec.resources_of(None))
+            if sweep_id not in self._looking and not known:
+                fit = self._capacity(spec.resources_of(None))
                 work = 0.0 if last is None else fit * last.took
-                look = self._thread.submit(service.advance, self._sessions, sweep.id, ahead(fit), work)
-                self._looking[sweep.id] = seen, time.monotonic(), look
+                look = self._thread.submit(service.advance, self._sessions, sweep_id, ahead(fit), work)
+                self._looking[sweep_id] = seen, time.monotonic(), look
 
     def close(self) -> None:
         """Starts nothing further; a look under way ends by itself and stores what it found."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-    def _running(self) -> list[Sweep]:
-        found: list[Sweep] = []
-        after: int | None = None
-        while True:
-            page = service.list_sweeps(self._sessions, after, PAGE, SweepState.RUNNING)
-            found += page
-            if len(page) < PAGE:
-                return found
-            after = page[-1].id
 
     def _collect(self) -> None:
         for sweep_id, (seen, begun, look) in list(self._looking.items()):
@@ -114,9 +100,3 @@ class Advancer:
 def ahead(fit: int) -> int:
     """Runs that may be queued or running: a few more than fit, so that no slot is empty during a look."""
     return max(1, fit + math.ceil(fit / 4))
-
-
-def _seen(sweep: Sweep) -> Seen:
-    """What, when it changes, asks for another look."""
-    ended = tuple(sweep.counts.get(state, 0) for state in sorted(TERMINAL))
-    return (*ended, sweep.imported, sweep.spec.budget, sweep.spec.stop)

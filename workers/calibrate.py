@@ -11,7 +11,8 @@ import torch
 
 from sweeps.cost import Timing
 from sweeps.data import SOURCES
-from sweeps.spec import Config, Resources, SweepSpec, parse
+from sweeps.resources import Resources
+from sweeps.spec import Config, SweepSpec, parse
 from workers import device
 from workers.cohort import Cohort
 from workers.job import Job
@@ -34,40 +35,24 @@ class Shape:
 
 
 DATA = {"mlp": "digits", "convnet": "digits", "vit": "digits", "gpt": "stdlib"}  # no data set to be loaded
+STACKED = (1, 4, 16)
+
+
+def _shapes(
+    stacked: Sequence[tuple[int, int, int]], alone: Sequence[tuple[int, int, int]]
+) -> tuple[Shape, ...]:
+    """Widths, depths and batches: of shapes that are timed in stacks too, and of shapes that are not."""
+    return (*(Shape(*one, STACKED) for one in stacked), *(Shape(*one) for one in alone))
+
+
 SHAPES: dict[str, tuple[Shape, ...]] = {
     "mlp": (
-        Shape(12, 2, 32, (1, 4, 16, 64)),
-        Shape(16, 6, 128),
-        Shape(64, 3, 32, (1, 4, 16)),
-        Shape(96, 2, 256),
-        Shape(160, 2, 64, (1, 4, 16)),
-        Shape(256, 4, 16),
-        Shape(384, 3, 128),
+        Shape(12, 2, 32, (*STACKED, 64)),
+        *_shapes([(64, 3, 32), (160, 2, 64)], [(16, 6, 128), (96, 2, 256), (256, 4, 16), (384, 3, 128)]),
     ),
-    "convnet": (
-        Shape(4, 1, 16, (1, 4, 16)),
-        Shape(4, 3, 64),
-        Shape(8, 1, 32, (1, 4, 16)),
-        Shape(16, 1, 128),
-        Shape(16, 2, 16),
-        Shape(32, 1, 32),
-    ),
-    "vit": (
-        Shape(8, 1, 32, (1, 4, 16)),
-        Shape(16, 4, 64),
-        Shape(32, 2, 16, (1, 4, 16)),
-        Shape(48, 1, 256),
-        Shape(64, 3, 32),
-        Shape(96, 2, 128),
-    ),
-    "gpt": (
-        Shape(8, 1, 8, (1, 4, 16)),
-        Shape(16, 2, 32),
-        Shape(32, 1, 4, (1, 4, 16)),
-        Shape(48, 2, 8),
-        Shape(64, 3, 16),
-        Shape(96, 4, 8),
-    ),
+    "convnet": _shapes([(4, 1, 16), (8, 1, 32)], [(4, 3, 64), (16, 1, 128), (16, 2, 16), (32, 1, 32)]),
+    "vit": _shapes([(8, 1, 32), (32, 2, 16)], [(16, 4, 64), (48, 1, 256), (64, 3, 32), (96, 2, 128)]),
+    "gpt": _shapes([(8, 1, 8), (32, 1, 4)], [(16, 2, 32), (48, 2, 8), (64, 3, 16), (96, 4, 8)]),
 }
 
 

@@ -9,7 +9,8 @@ from store import service
 from store.db import Sessions
 from sweeps.kinds.own import Own
 from sweeps.proxy import Proxy
-from sweeps.spec import Resources, SweepSpec
+from sweeps.resources import Resources
+from sweeps.spec import SweepSpec
 from workers.executor import Pool
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Calibrator:
         """Asks for what a sweep uses; whether it is the first to use it."""
         if isinstance(spec.kind, Own):  # what the user's code takes only its runs can tell
             return False
-        return self._add((spec.resources, spec.proxy.kind))
+        return self._add((spec.resources.shared(1), spec.proxy.kind))
 
     def _add(self, wanted: Wanted) -> bool:
         if wanted in self._seen:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import pickle
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from sweeps.runs import Point
 from workers.engines import State
+from workers.job import Joint
 from workers.vigil import Vigil
 
 logger = logging.getLogger(__name__)
@@ -30,6 +34,11 @@ class Progress:
     step: int
     points: list[Point]
     vigil: Vigil = field(default_factory=Vigil)
+
+
+def fingerprint(parts: Sequence[object]) -> str:
+    """Hash of all that decides the numbers of a run."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def save(path: Path, run: str, progress: Progress, state: State) -> None:
@@ -84,3 +93,30 @@ def load(path: Path, run: str, device: torch.device) -> tuple[Progress, State] |
     ) as error:
         logger.warning("checkpoint %s cannot be read (%s); training starts over", path, error)
         return None
+
+
+def leave(joint: Joint, run: str, progress: Progress, state: State) -> None:
+    """Writes the checkpoint that other runs can begin from. What the run has measured stays its own.
+
+    Args:
+        joint: at which the run stands.
+        run: fingerprint of what runs that differ in length alone have in common.
+    """
+    vigil = replace(progress.vigil, loss_sum=0.0, loss_count=0)
+    save(Path(joint.path), run, Progress(joint.step, [], vigil), state)
+
+
+def begin(joint: Joint, run: str, device: torch.device) -> tuple[Progress, State]:
+    """Reads the checkpoint that another run left.
+
+    Args:
+        run: fingerprint, as for ``leave``.
+
+    Raises:
+        RuntimeError: it is missing or cannot be used. It is deleted, so that nobody tries again.
+    """
+    found = load(Path(joint.path), run, device)
+    if found is None:
+        Path(joint.path).unlink(missing_ok=True)
+        raise RuntimeError(f"the checkpoint at step {joint.step} that this run begins from cannot be used")
+    return found

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sweeps.cost import Cost
+from sweeps.curves.schedule import rising_steps
 from sweeps.errors import SweepError
 from sweeps.runs import Point, Ran
-from sweeps.spec import Config, to_dict
 from workers import checkpoint, device, diagnostics, provenance, proxies
-from workers.checkpoint import Progress
 from workers.datasets import load
 from workers.datasets.base import Examples, Subset, spread
 from workers.datasets.prefetch import Batch, Prefetch
 from workers.engines import Plan, make_engine
 from workers.job import Job, Listener, Outcome, Provenance, Status, Verdict
+from workers.member import Member
 from workers.parametrisation import rules
 from workers.sampling import Sampler
 from workers.team import Team
@@ -34,40 +29,8 @@ logger = logging.getLogger(__name__)
 
 REPORT_SECONDS = 1.0  # a stop is noticed within this
 READ_STEPS = 16  # losses are read from the device this often
-FIRST_EVALUATION = 1 / 32  # of the steps, where the first of several evaluations lies
 DIAGNOSED = 64  # training examples whose loss has the sharpness that is reported, the same for all runs
 SEQUENCES = frozenset({"tokens"})  # tasks whose examples are many tokens each
-
-
-@dataclass
-class Member:
-    """One run of a cohort.
-
-    Args:
-        config: complete.
-        evaluations: steps after which the held-out loss is measured.
-        fingerprint: hash of all that decides the numbers of the run.
-        used: device seconds.
-    """
-
-    job: Job
-    config: Config
-    cost: Cost
-    evaluations: frozenset[int]
-    fingerprint: str
-    progress: Progress
-    used: float = 0.0
-    active: bool = True
-
-    @property
-    def steps(self) -> int:
-        """In all."""
-        return int(self.cost.steps)
-
-    @property
-    def tokens(self) -> int:
-        """Seen so far."""
-        return round(self.progress.step * self.cost.tokens_seen / self.cost.steps)
 
 
 class Cohort:
@@ -102,7 +65,7 @@ class Cohort:
             raise SweepError(f"{given}; allowed: a number that divides the batch of {self._batch}")
         subset = Subset(int(config.get("unique", 0)), config.get("fraction", 1.0), config.get("kept", 1.0))
         self.examples: Examples = load(self._source, self._resolution, self._device, subset)
-        self.members = [self._member(job) for job in jobs]
+        self.members = [Member.of(job, self._spec, self.examples.hashes) for job in jobs]
         self._memory = device.Meter(self._device)
         models = [
             proxies.build(
@@ -146,20 +109,13 @@ class Cohort:
                 "take a smaller batch, width, depth or resolution, or a larger device"
             )
 
-    def _member(self, job: Job) -> Member:
-        config = self._spec.complete(job.config)
-        cost = self._spec.cost(config)
-        spec = to_dict(self._spec)
-        parts = [spec["proxy"], spec["trainer"], config, dict(self.examples.hashes)]
-        text = json.dumps(parts, sort_keys=True)
-        steps = evaluation_steps(int(cost.steps), self._spec.trainer.evaluations)
-        return Member(job, config, cost, steps, hashlib.sha256(text.encode()).hexdigest(), Progress(0, []))
-
     def resume(self) -> list[int]:
-        """Takes every run to where its checkpoint stands, if there is one; the step of each."""
+        """Takes every run to where its checkpoint stands, or to where it begins; the step of each."""
         for row, member in enumerate(self.members):
-            path = Path(member.job.checkpoint)
+            path, begins = Path(member.job.checkpoint), member.job.begins
             found = checkpoint.load(path, member.fingerprint, self._device)
+            if found is None and begins is not None:
+                found = checkpoint.begin(begins, member.trunk, self._device)
             if found is not None:
                 member.progress, state = found
                 self.engine.load(row, state)
@@ -216,7 +172,8 @@ class Cohort:
         self._charged = reported = saved = self._measured = time.monotonic()
         self._measured_step = self.step
         evaluations = frozenset.union(*(member.evaluations for member in self.members))
-        self._stops = sorted(evaluations)
+        joints = frozenset(joint.step for member in self.members for joint in member.job.leaves)
+        self._stops = sorted(evaluations | joints)
         every = min(member.job.checkpoint_seconds for member in self.members)
         for member in self.members:
             listener.began(member.job.run_id, self._provenance(member))
@@ -231,6 +188,9 @@ class Cohort:
             if not self._active():
                 return
             self._go_on()
+            if self.step in joints:
+                self._read()
+                self._leave()
             if self.step in evaluations:
                 self._read()
                 self._measure()
@@ -289,7 +249,8 @@ class Cohort:
                 self._end(member, "stopped", reason="device-second budget")
 
     def _tell(self, member: Member, points: list[Point]) -> None:
-        if self._listener.points(member.job.run_id, points) is Verdict.STOP:
+        verdict = self._listener.points(member.job.run_id, points)
+        if verdict is Verdict.STOP and self.step < member.steps:  # at its last step it has finished
             self._end(member, "stopped", reason="asked to stop")
 
     def _read(self) -> None:
@@ -304,7 +265,7 @@ class Cohort:
                 if not member.active or step > member.steps:
                     break
                 member.progress.step = step
-                warm = step > warmup * member.steps
+                warm = step > rising_steps(member.steps, warmup)
                 why = member.progress.vigil.see(losses[row], step, member.steps, warm, guessing)
                 if why is not None:
                     self._end(member, "diverged", reason=why)
@@ -312,6 +273,14 @@ class Cohort:
     def _save(self, member: Member) -> None:
         path, state = Path(member.job.checkpoint), self.engine.state(self._rows.index(member))
         checkpoint.save(path, member.fingerprint, member.progress, state)
+
+    def _leave(self) -> None:
+        """Writes what runs of other lengths begin from."""
+        for member in self._active():
+            for joint in member.job.leaves:
+                if joint.step == self.step:
+                    state = self.engine.state(self._rows.index(member))
+                    checkpoint.leave(joint, member.trunk, member.progress, state)
 
     def _end(
         self, member: Member, status: Status, loss: float | None = None, reason: str | None = None
@@ -402,9 +371,3 @@ class Cohort:
             totals += len(chunk) * torch.stack(self.engine.evaluate(*self.examples.take("held_out", chunk)))
         loss, error = (totals / len(places)).tolist()
         return loss, error
-
-
-def evaluation_steps(steps: int, count: int) -> frozenset[int]:
-    """Steps after which the held-out loss is measured: log-spaced, the last one always among them."""
-    first = max(1.0, steps * FIRST_EVALUATION) if count > 1 else steps
-    return frozenset(int(step) for step in np.rint(np.geomspace(first, steps, count))) | {steps}

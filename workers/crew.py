@@ -13,7 +13,7 @@ from ray.exceptions import RayError
 from ray.util import get_placement_group, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sweeps.spec import Resources
+from sweeps.resources import Resources
 from workers.host import Host, Mates
 
 NAMESPACE = "scalewise"

@@ -9,8 +9,9 @@ from functools import lru_cache
 
 import torch
 
-from sweeps.spec import Resources, Trainer
+from sweeps.resources import Resources
 from sweeps.stacks import CPU as NAMED
+from sweeps.trainer import Trainer
 
 CPU = torch.device("cpu")
 SIZE = {"cpu": 512, "cuda": 8192}  # of the square matrices that tell the peak
@@ -58,6 +59,28 @@ def memory(device: torch.device) -> float:
     if device.type == "cuda":
         return float(torch.cuda.get_device_properties(device).total_memory)
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def base(device: torch.device) -> float | None:
+    """Bytes of a GPU that are taken while nothing trains: by libraries, data and others; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    wait(device)
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    return float(total - free)
+
+
+def place(device: torch.device) -> str | None:
+    """Which GPU of which machine; None for a CPU, and where several are in view."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return f"{platform.node()}/{seen}" if device.type == "cuda" and seen and "," not in seen else None
+
+
+def keep_to(device: torch.device, resources: Resources) -> None:
+    """Holds the tensors of this process to its share of a GPU: what it lacks breaks it and no neighbour."""
+    if device.type == "cuda" and resources.gpus < 1.0:
+        torch.cuda.set_per_process_memory_fraction(resources.gpus)
 
 
 class Meter:

@@ -8,8 +8,8 @@ from typing import Protocol, TypeAlias
 
 from sweeps.cost import Timing
 from sweeps.errors import SweepError
+from sweeps.resources import Resources
 from sweeps.runs import Point
-from sweeps.spec import Resources
 from workers.job import Job, Outcome, Provenance
 
 Attempt: TypeAlias = tuple[int, int]  # run and number of its execution
@@ -49,10 +49,14 @@ class Device:
     Args:
         name: the same for all machines of a kind.
         memory: bytes that one worker may count on.
+        base: bytes of a GPU that a worker takes beside its trainings; None where it shares one.
+        place: of the GPU in the cluster; None for CPUs and for several.
     """
 
     name: str
     memory: float
+    base: float | None = None
+    place: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from store.queue import Claim
+from sweeps.resources import Resources
 from workers.executor import Delivery
 from workers.job import Job
 from workers.titles import title
+from workers.trunks import joints_of
 
 
 @dataclass
@@ -49,25 +51,29 @@ class Held:
         return elapsed * (asked.gpus or asked.cpus) / self.members
 
 
-def make_job(claim: Claim, checkpoints: Path, checkpoint_seconds: float) -> Job:
+def make_job(claim: Claim, given: Resources, checkpoints: Path, checkpoint_seconds: float) -> Job:
     """What a worker is to be told of a claimed run.
 
     Args:
+        given: what its worker gets of the resources that the run asks for.
         checkpoints: folder of checkpoints, the same on every machine of the cluster.
         checkpoint_seconds: between two checkpoints.
     """
     run = claim.run
+    begins, leaves = joints_of(claim, checkpoints)
     # The time of creation keeps runs of different databases apart that share the folder and the number.
     path = checkpoints / f"run-{run.id}-{int(run.created_at.timestamp())}.pt"
     return Job(
         run_id=run.id,
         attempt=claim.attempt,
-        spec=replace(claim.spec, resources=claim.spec.resources_of(run.target)),
+        spec=replace(claim.spec, resources=given),
         source=claim.spec.source,
         config=run.config,
         checkpoint=str(path),
         checkpoint_seconds=checkpoint_seconds,
         max_seconds=claim.device_seconds_left,
+        begins=begins,
+        leaves=leaves,
     )
 
 

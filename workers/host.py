@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from sweeps.resources import Resources
 from sweeps.runs import Point
-from sweeps.spec import Resources
 from workers.executor import Attempt, Calibration, Delivery, Device
 from workers.job import Job, Outcome, Provenance, Verdict
 
@@ -176,16 +176,22 @@ class Host:
         Args:
             peaks: whether memory is measured, for which nothing else may train in this process.
         """
+        from workers import device
         from workers.calibrate import calibrate
 
-        return Calibration(self.device().name, kind, calibrate(self._resources, kind, peaks=peaks))
+        name = device.name(device.pick(self._resources))
+        return Calibration(name, kind, calibrate(self._resources, kind, peaks=peaks))
 
     def device(self) -> Device:
         """What its runs train on."""
         from workers import device
         from workers.memory import available
 
-        return Device(device.name(device.pick(self._resources)), available(self._resources))
+        where = device.pick(self._resources)
+        gpus = self._resources.gpus
+        base = device.base(where) if gpus >= 1.0 else None
+        place = device.place(where) if gpus <= 1.0 else None
+        return Device(device.name(where), available(self._resources), base, place)
 
     def began(self, run_id: int, provenance: Provenance) -> None:
         """Takes what runs from the training of a run."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from sweeps.spec import Resources
+from sweeps.resources import Resources
 from workers.executor import Attempt, Calibration, Delivery, Device, Unplaceable
 from workers.host import Host
 from workers.job import Job

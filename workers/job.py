@@ -25,6 +25,19 @@ Provenance: TypeAlias = Mapping[str, str | int | bool]  # what ran, see ``worker
 
 
 @dataclass(frozen=True)
+class Joint:
+    """A checkpoint at which runs that differ in length alone part.
+
+    Args:
+        step: optimiser steps done there.
+        path: of the file, the same on every machine.
+    """
+
+    step: int
+    path: str
+
+
+@dataclass(frozen=True)
 class Job:
     """One attempt at one run.
 
@@ -37,6 +50,8 @@ class Job:
         checkpoint: path of the run's checkpoint, the same for every attempt.
         checkpoint_seconds: at most this much training is lost when a worker dies.
         max_seconds: device seconds this attempt may use, None for no limit.
+        begins: from another run's checkpoint, None at its first step.
+        leaves: checkpoints that it writes for other runs, and leaves there.
     """
 
     run_id: int
@@ -47,6 +62,8 @@ class Job:
     checkpoint: str
     checkpoint_seconds: float
     max_seconds: float | None
+    begins: Joint | None = None
+    leaves: tuple[Joint, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from sweeps.spec import Resources
+from sweeps.resources import Resources
 from workers import device
 from workers.cohort import Cohort
 

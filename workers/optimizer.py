@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sweeps.curves.schedule import trained_share
-from sweeps.spec import Trainer
+from sweeps.trainer import Trainer
 from workers.parametrisation import Rule
 
 BETA1 = 0.9

@@ -12,23 +12,28 @@ from pathlib import Path
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from store import queue, service
+from store import attempts, leases, queue, service, trunks
 from store.db import Sessions, now, reading
+from store.leases import Orphan
 from store.provenance import trace
-from store.queue import Claim, Orphan
+from store.queue import Claim
+from sweeps.resources import Resources
 from sweeps.runs import RunState
 from workers.advancer import Advancer
 from workers.calibrator import Calibrator
 from workers.executor import Delivery, Pool, Unplaceable
 from workers.held import Held, discard, make_job
-from workers.job import Outcome
+from workers.job import Job, Outcome
 from workers.owner import is_dead
+from workers.placement import Placement, placed
 from workers.stacking import Stacking, alone
+from workers.trunks import clear, left, rooted
 
 log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 8.0
 STOPPED = "the orchestrator was stopped"
+SHARED = "out of memory on a share of a GPU; the next attempt gets a whole one"
 CANCELLED = "cancelled"
 LONGEST_PAUSE = 30.0
 BRIEF_SECONDS = 2.0
@@ -59,7 +64,7 @@ class Orchestrator:
         owner: of leases, as ``workers.owner.identity`` gives it.
         checkpoints: folder of checkpoints, the same on every machine of the cluster.
         pace: of its work.
-        stacking: how many runs of a configuration's shape are to train together.
+        stacking: how runs of a configuration's shape are to train together.
     """
 
     def __init__(
@@ -76,12 +81,13 @@ class Orchestrator:
         self._owner = owner
         self._checkpoints = checkpoints
         self._pace = pace or Pace()
-        self._advancer = Advancer(sessions, pool.capacity)
-        self._stacking = stacking
+        self._placement = Placement(stacking, pool.capacity)
+        self._advancer = Advancer(sessions, self._placement.capacity)
         self._calibrator = Calibrator(sessions, pool)
         self._held: dict[int, Held] = {}
         self._waiting: list[Held] = []  # that are to train together as soon as there is room
         self._brief = False  # the last runs were over within a moment
+        self._heed_at = 0.0
         self._renew_at = 0.0
         self._recover_at = 0.0
         self._claim_at = 0.0
@@ -108,11 +114,14 @@ class Orchestrator:
         moment = time.monotonic()
         if moment >= self._recover_at:
             self._recover()
+            clear(self._sessions, self._checkpoints)
             self._recover_at = moment + self._pace.lease / 3
         self._calibrator.tick()  # before all workers have runs
         self._start()
         self._collect(self._pace.poll)
-        self._heed_users()
+        if time.monotonic() >= self._heed_at:
+            self._heed_users()
+            self._heed_at = time.monotonic() + self._pace.poll
         if time.monotonic() >= self._renew_at:
             self._renew()
             self._renew_at = time.monotonic() + self._pace.lease / 3
@@ -123,6 +132,7 @@ class Orchestrator:
         self._advancer.close()
         try:
             self._let_go()
+            clear(self._sessions, self._checkpoints)
             self._pool.close()
             for held in list(self._held.values()):
                 if not self._pool.durable:
@@ -138,7 +148,7 @@ class Orchestrator:
                 self._put_back(held, STOPPED)
             elif self._pool.durable:
                 with self._sessions.begin() as session:
-                    queue.renew(session, held.job.run_id, held.job.attempt, self._owner, 0.0)
+                    leases.renew(session, held.job.run_id, held.job.attempt, self._owner, 0.0)
                 log.info("%s trains on and waits for the next orchestrator", held.name)
             else:
                 held.why_stopped = held.why_stopped or STOPPED
@@ -159,33 +169,37 @@ class Orchestrator:
         while time.monotonic() >= self._claim_at and not self._waiting:
             if not (self._pool.room() or self._brief):
                 return
-            claims = self._claim()
-            if not claims:
+            self._waiting = self._claim()
+            if not self._waiting:
                 return
-            self._waiting = [self._hold(claim) for claim in claims]
+            spec = self._waiting[0].claim.spec
             self._launch_waiting()
-            if self._calibrator.want(claims[0].spec):
+            if self._calibrator.want(spec):
                 return  # one worker is to be timed
 
-    def _claim(self) -> list[Claim]:
+    def _claim(self) -> list[Held]:
         """The oldest queued run, with others of its shape where training them together pays."""
         with self._sessions.begin() as session:
             claims = queue.claim(session, self._owner, self._pace.lease)
-            if claims:
-                spec, config = claims[0].spec, claims[0].run.config
-                busy = {held.worker for held in self._held.values() if held.worker is not None}
-                asked = spec.resources_of(None)
-                most = self._stacking(spec, config) if asked.processes == 1 else 1
-                sharers = max(1, self._pool.capacity(asked) - len(busy))
-                claims += queue.claim_alike(
-                    session, self._owner, self._pace.lease, claims[0], most - 1, sharers
-                )
-        return claims
+            if not claims:
+                return []
+            members, given = self._placement.place(session, claims[0])
+            busy = {held.worker for held in self._held.values() if held.worker is not None}
+            workers = max(1, self._pool.capacity(given) - len(busy))
+            claims += queue.claim_alike(
+                session, self._owner, self._pace.lease, claims[0], members - 1, workers
+            )
+            jobs = [(claim, self._job(claim, given)) for claim in claims]
+            rooted_jobs = [pair for pair in jobs if rooted(session, *pair)]
+        return [self._hold(claim, job) for claim, job in rooted_jobs]
 
-    def _hold(self, claim: Claim) -> Held:
-        held = Held(claim, make_job(claim, self._checkpoints, self._pace.checkpoint))
+    def _hold(self, claim: Claim, job: Job) -> Held:
+        held = Held(claim, job)
         self._held[held.job.run_id] = held
         return held
+
+    def _job(self, claim: Claim, given: Resources) -> Job:
+        return make_job(claim, given, self._checkpoints, self._pace.checkpoint)
 
     def _launch_waiting(self) -> None:
         """Starts the runs that wait, if there is room by now."""
@@ -206,7 +220,8 @@ class Orchestrator:
             held.started, held.worker, held.members = time.monotonic(), worker, len(group)
         with self._sessions.begin() as session:
             for held in group:
-                queue.place(session, held.job.run_id, held.job.attempt, worker, len(group))
+                sharers = held.job.spec.resources.sharers
+                leases.place(session, held.job.run_id, held.job.attempt, worker, len(group), sharers)
         for held in group:
             together = f", with {len(group) - 1} others" if len(group) > 1 else ""
             log.info("%s started, attempt %d on %s%s", held.name, held.job.attempt, worker, together)
@@ -236,16 +251,22 @@ class Orchestrator:
         run_id, attempt, outcome = held.job.run_id, held.job.attempt, delivery.outcome
         if delivery.provenance is not None and not held.traced:
             trace(session, run_id, attempt, delivery.provenance)
+        if delivery.points or outcome is not None:
+            trunks.keep(session, run_id, left(held.job))
         if delivery.points:
-            queue.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
+            attempts.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
         if outcome is None:
             return
         if outcome.status in ("finished", "diverged"):
             state = RunState(outcome.status)
             seconds, reason, ran = outcome.seconds, outcome.reason, outcome.ran
-            queue.finish(session, run_id, attempt, state, outcome.loss, seconds, reason, ran=ran)
+            attempts.finish(session, run_id, attempt, state, outcome.loss, seconds, reason, ran=ran)
+        elif outcome.out_of_memory and held.job.spec.resources.sharers > 1:
+            attempts.release(
+                session, run_id, attempt, SHARED, False, outcome.seconds, ran=outcome.ran, undivided=True
+            )
         elif outcome.hopeless:
-            queue.finish(
+            attempts.finish(
                 session,
                 run_id,
                 attempt,
@@ -260,7 +281,7 @@ class Orchestrator:
             failed = outcome.status == "failed"
             reason = held.why_stopped or outcome.reason or "stopped"
             seconds, large = outcome.seconds, outcome.out_of_memory
-            queue.release(session, run_id, attempt, reason, failed, seconds, large, outcome.ran)
+            attempts.release(session, run_id, attempt, reason, failed, seconds, large, outcome.ran)
 
     def _settle(self, held: Held, delivery: Delivery) -> None:
         """Lets the worker go of what is stored."""
@@ -297,9 +318,9 @@ class Orchestrator:
         job = held.job
         with self._sessions.begin() as session:
             if final:
-                queue.finish(session, job.run_id, job.attempt, RunState.FAILED, None, held.seconds, reason)
+                attempts.finish(session, job.run_id, job.attempt, RunState.FAILED, None, held.seconds, reason)
             else:
-                queue.release(session, job.run_id, job.attempt, reason, True, held.seconds, out_of_memory)
+                attempts.release(session, job.run_id, job.attempt, reason, True, held.seconds, out_of_memory)
         self._free(held)
         if not final:
             self._slow_down()
@@ -309,7 +330,7 @@ class Orchestrator:
         """Queues a run again without counting a failure."""
         job = held.job
         with self._sessions.begin() as session:
-            queue.release(session, job.run_id, job.attempt, reason, False, held.seconds)
+            attempts.release(session, job.run_id, job.attempt, reason, False, held.seconds)
         self._free(held)
         log.info("%s goes back to the queue: %s", held.name, reason)
 
@@ -333,7 +354,7 @@ class Orchestrator:
         if not pairs:
             return
         with reading(self._sessions) as session:
-            found = queue.cancelled(session, pairs)
+            found = leases.cancelled(session, pairs)
         for run_id in found:
             self._cancel(self._held[run_id])
 
@@ -349,7 +370,7 @@ class Orchestrator:
         for held in list(self._held.values()):
             run_id, attempt = held.job.run_id, held.job.attempt
             with self._sessions.begin() as session:
-                ours = queue.renew(session, run_id, attempt, self._owner, self._pace.lease)
+                ours = leases.renew(session, run_id, attempt, self._owner, self._pace.lease)
             if ours or held.why_stopped:
                 continue
             run = service.get_run(self._sessions, run_id)
@@ -367,7 +388,7 @@ class Orchestrator:
     def _recover(self) -> None:
         """Takes over runs whose orchestrator is gone: their live worker, or else their place in the queue."""
         with reading(self._sessions) as session:
-            running = queue.orphans(session, now() + ALL_LEASES)
+            running = leases.orphans(session, now() + ALL_LEASES)
         for orphan in running:
             expired = orphan.lease_until < now()
             if orphan.run_id not in self._held and (expired or is_dead(orphan.owner)):
@@ -376,11 +397,12 @@ class Orchestrator:
     def _take_over(self, orphan: Orphan) -> None:
         run_id, attempt = orphan.run_id, orphan.attempt
         with self._sessions.begin() as session:
-            if not queue.adopt(session, run_id, attempt, self._owner, self._pace.lease, orphan.owner):
+            if not leases.adopt(session, run_id, attempt, self._owner, self._pace.lease, orphan.owner):
                 return
         run = service.get_run(self._sessions, run_id)
-        spec = service.get_sweep(self._sessions, run.sweep_id).spec
-        held = self._hold(Claim(run, spec, attempt, None))
+        sweep = service.get_sweep(self._sessions, run.sweep_id)
+        claim = Claim(run, sweep.spec, attempt, None, sweep.created_at)
+        held = self._hold(claim, self._job(claim, placed(sweep.spec, run, orphan)))
         if orphan.worker is not None and self._pool.adopt(orphan.worker, run_id, attempt):
             held.started, held.worker = time.monotonic(), orphan.worker
             log.info("%s trains on under this orchestrator; its worker is %s", held.name, orphan.worker)

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import psutil
 
-from sweeps.runs import Point
+from sweeps.runs import Point, Ran
 from workers import device, provenance
-from workers.job import Job, Listener, Outcome, Provenance, Verdict
+from workers.job import Job, Listener, Outcome, Provenance, Status, Verdict
 from workers.output import Output
 from workers.report import RUN, SOCKET
 
@@ -202,7 +202,7 @@ class Training:
         job = self._job
         return provenance.record(
             seed=int(job.spec.complete(job.config).get("seed", 0)),
-            device=device.name(None if job.spec.resources.gpus else device.CPU),
+            device=self._device,
             threads=job.spec.resources.threads,
             processes=1,
             hashes={},
@@ -294,16 +294,20 @@ class Training:
         how = f"signal {-status}" if status < 0 else f"status {status}"
         return self._outcome("failed", f"{self._entry} ended with {how}: {guest.output.tail()}")
 
-    def _end(self, status: str, reason: str) -> None:
+    def _end(self, status: Status, reason: str) -> None:
         self._listener.ended(self._job.run_id, self._outcome(status, reason))
 
     def _seconds(self) -> float:
         asked = self._job.spec.resources
         return (time.monotonic() - self._began) * (asked.gpus or asked.cpus)
 
-    def _outcome(self, status: str, reason: str | None) -> Outcome:
-        loss = self._result if status == "finished" else None
-        return Outcome(status, loss, self._step, self._tokens, self._seconds(), reason)  # type: ignore[arg-type]
+    def _outcome(self, status: Status, reason: str | None) -> Outcome:
+        loss, ran = self._result if status == "finished" else None, Ran(self._device)
+        return Outcome(status, loss, self._step, self._tokens, self._seconds(), reason, ran=ran)
+
+    @property
+    def _device(self) -> str:
+        return device.name(None if self._job.spec.resources.gpus else device.CPU)
 
 
 def train(job: Job, listener: Listener) -> None:

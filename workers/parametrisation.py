@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from torch import nn
 
 from sweeps.proxy import Proxy
-from sweeps.spec import Trainer
 from workers.proxies.model import Model, Multiples, Weight, multiples, roles
 
 
@@ -48,18 +47,6 @@ def rules(model: nn.Module, config: Mapping[str, float], proxy: Proxy, optimizer
         decays = weight.ndim >= 2 and id(weight) not in tables
         found[name] = Rule(rule.rate, rule.decay if decays else 0.0)
     return found
-
-
-def batch_factor(trainer: Trainer, batch: float) -> float:
-    """What the batch makes of the learning rate, 1 at the base batch.
-
-    The noise of a mean over the batch has a variance over the batch. SGD moves by rate x gradient, so with
-    the rate in proportion to the batch an epoch moves as far with as much noise (Goyal et al. 2017, arXiv
-    1706.02677); Adam divides by the gradient's size, so its noise goes as rate / sqrt(batch) (Granziol et al.
-    2020, arXiv 2006.09092). Both hold below the critical batch.
-    """
-    power = {"none": 0.0, "linear": 1.0, "sqrt": 0.5}[trainer.batch_rule]
-    return float((batch / trainer.base_batch) ** power)
 
 
 def _adam(weight: Weight, times: Multiples) -> Rule:

@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 import ray
 from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from sweeps.spec import Resources
+from sweeps.resources import Resources
 from workers.crew import NAMESPACE, clear, find, hire, parts
 from workers.executor import Attempt, Calibration, Delivery, Device, Unplaceable
+from workers.gpus import fits
 from workers.job import Job, Outcome
 from workers.slot import Slot
 
@@ -239,15 +240,18 @@ class RayPool:
             "GPU": sum(slot.resources.gpus for slot in self._slots),
         }
         needed = {"CPU": asked.cpus, "GPU": asked.gpus}
-        fits = all(
-            needed[kind] <= min(free.get(kind, 0.0), total[kind] - ours[kind]) + 1e-9
-            for kind in needed
-            if needed[kind] > 0
-        )
-        if fits:
+        lacking = {
+            kind
+            for kind, amount in needed.items()
+            if amount > min(free.get(kind, 0.0), total[kind] - ours[kind]) + 1e-9
+        }
+        if not fits(asked, [(slot.resources, slot.place) for slot in self._slots], total["GPU"]):
+            lacking.add("GPU")
+        if not lacking:
             return self._open(asked)
         for slot in self._slots:
-            if slot.spare and slot.resources != asked:
+            has = {"CPU"} | ({"GPU"} if slot.resources.gpus > 0 else set())
+            if slot.spare and slot.resources != asked and lacking & has:
                 self._drop(slot)
                 break
         return None
@@ -291,7 +295,7 @@ class RayPool:
             self._lose(slot, _plain(error), out_of_memory=isinstance(error, OutOfMemoryError))
             return
         if call == "prepare":
-            slot.ready = True
+            slot.ready, slot.place = True, answer.place
             self._devices.setdefault(slot.resources, answer)
         elif call == "calibrate":
             self._calibration, slot.busy = answer, False

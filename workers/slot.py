@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from sweeps.spec import Resources
+from sweeps.resources import Resources
 from workers.crew import Crew
 from workers.executor import Attempt
 from workers.job import Job
@@ -19,6 +19,7 @@ class Slot:
     """A worker with what it is doing, and the one call to it that is under way.
 
     Args:
+        place: of its GPU, where it has one or a share of one.
         training: attempts that have not ended.
         acknowledged: the last point stored of every attempt that is not forgotten.
         waiting: to be launched as soon as the worker is ready.
@@ -30,6 +31,7 @@ class Slot:
     crew: Crew
     resources: Resources
     ready: bool = False
+    place: str | None = None
     training: set[Attempt] = field(default_factory=set)
     acknowledged: dict[Attempt, int] = field(default_factory=dict)
     waiting: list[Job] = field(default_factory=list)

@@ -128,6 +128,8 @@ def show_run(target: Target, item: MirrorRun, spec: SweepSpec) -> str:
     tags |= {f"scalewise.{name}": _in_a_word(value) for name, value in item.provenance.items()}
     if run.reason:
         tags["reason"] = run.reason
+    if run.branch is not None:
+        tags |= {"branch.run": str(run.branch.run_id), "branch.step": str(run.branch.step)}
     metrics = [
         Metric(_safe(point.metric), point.value, int(point.at * 1000), point.step) for point in item.points
     ]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from sweeps.data import STDLIB
-from sweeps.spec import Resources
+from sweeps.resources import Resources
 from workers import device
 from workers.datasets import load
 from workers.engines import stacked  # noqa: F401  what tracing imports takes a second
@@ -18,6 +18,7 @@ def warm_up(resources: Resources) -> None:
     The first step of an optimiser imports for two seconds what no step of ours uses.
     """
     chosen = device.pick(resources)
+    device.keep_to(chosen, resources)
     layer = nn.Linear(2, 2)
     torch.autograd.backward(layer(torch.ones(1, 2)).sum())
     torch.optim.AdamW(layer.parameters(), fused=True).step()

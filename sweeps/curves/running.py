@@ -18,6 +18,7 @@ from sweeps.noise import SIGMA
 from sweeps.runs import Observation, Point, Run, RunState
 from sweeps.spec import Config, SweepSpec
 from sweeps.tables import Warning
+from sweeps.trunks import shares, trunk_key
 
 SHAPE = ("width", "depth", "resolution")
 APART = {"lr": 2.0, "batch": 2.0, "tokens": 1.0, "weight_decay": 0.5, "init_scale": 0.5}
@@ -107,7 +108,8 @@ def curve_of(spec: SweepSpec, run: Run, points: Sequence[Point]) -> Curve | None
         return None
     at = np.array(sorted(known), dtype=np.int64)
     lr = trained(trainer.schedule, steps, run.config["lr"], trainer.warmup, trainer.decay)
-    return Curve(str(run.id), at, np.array([known[int(step)] for step in at]), lr)
+    trunk = f"trunk {trunk_key(run.config)}" if shares(spec) else ""
+    return Curve(str(run.id), at, np.array([known[int(step)] for step in at]), lr, trunk)
 
 
 def forecast_run(

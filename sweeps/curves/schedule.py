@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sweeps.errors import FitError, Problem
 from sweeps.laws.base import Array
@@ -82,6 +82,22 @@ def two_stage(steps: int, change_at: int, peak: float, end: float, warmup: int =
     return lr
 
 
+def rising_steps(steps: int, warmup: float) -> int:
+    """Steps of a run's warm-up, which is a number of steps or, below 1, a share of them."""
+    return int(warmup) if warmup >= 1 else math.ceil(warmup * steps)
+
+
+def decays_from(steps: ArrayLike, decay: float) -> Steps:
+    """The first step with a falling rate of runs under ``constant``, counted from 0: so many come before it.
+
+    Args:
+        steps: in all, whole numbers of any shape.
+        decay: share of the steps, as for ``trained_share``.
+    """
+    total = np.asarray(steps, dtype=np.float64)
+    return np.asarray(total - np.ceil(np.maximum(1.0, decay * total)) + 1.0, dtype=np.int64)
+
+
 def trained_share(schedule: str, step: int, steps: int, warmup: float, decay: float) -> float:
     """Learning rate of one step as a share of the peak, as the service trains its runs.
 
@@ -89,10 +105,10 @@ def trained_share(schedule: str, step: int, steps: int, warmup: float, decay: fl
         schedule: ``cosine`` to a tenth of the peak, or ``constant`` and a linear decay at the end.
         step: counted from 0.
         steps: in all.
-        warmup: share of the steps with a rising rate.
+        warmup: steps with a rising rate, below 1 a share of them.
         decay: share of the steps with a falling rate (``constant`` only).
     """
-    rising = math.ceil(warmup * steps)
+    rising = rising_steps(steps, warmup)
     if step < rising:
         return (step + 1) / rising
     if schedule == "cosine":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -145,42 +146,36 @@ def costs(counts: Counts, columns: Columns) -> dict[str, Array]:
     }
 
 
-@dataclass(frozen=True)
-class Kind:
+@dataclass(frozen=True, kw_only=True)
+class Kind(ABC):
     """A kind of proxy.
 
     Args:
-        tasks: that it can learn.
-        images: whether it takes nothing but images.
-        attention: whether ``proxy.heads`` means something.
         axes: of it on a source, by name.
-        count: what models hold and do, by columns of the axes, each (n,) or a number.
         step: what widths are multiples of, by columns of the other axes.
         places: what resolutions are multiples of, likewise; None where only the first layer sees them.
+        attention: whether ``proxy.heads`` means something.
         ties: what its axes must be together.
     """
 
-    tasks: tuple[Task, ...]
-    images: bool
-    attention: bool
     axes: Callable[[Source], Mapping[str, AxisRule]]
-    count: Callable[[Columns, Proxy, Source], Counts]
     step: Callable[[Columns, Proxy], ArrayLike]
     places: Callable[[Columns], ArrayLike] | None = None
+    attention: bool = False
     ties: tuple[Tie, ...] = ()
 
-    def learns(self, source: Source) -> bool:
+    @abstractmethod
+    def learns(self, source: Source, /) -> bool:
         """Whether it can be trained on a source."""
-        return source.task in self.tasks and (source.channels > 0 or not self.images)
+
+    @abstractmethod
+    def cost(self, columns: Columns, proxy: Proxy, source: Source, /) -> dict[str, Array]:
+        """The fields of ``sweeps.cost.Cost`` by columns of the axes, each (n,) or a number."""
 
     @property
     def datasets(self) -> list[str]:
         """Names of the sources it can be trained on."""
         return [name for name, source in SOURCES.items() if self.learns(source)]
-
-    def cost(self, columns: Columns, proxy: Proxy, source: Source) -> dict[str, Array]:
-        """The fields of ``sweeps.cost.Cost``, each (n,) or a number."""
-        return costs(self.count(columns, proxy, source), columns)
 
     def problems(self, proxy: Proxy, values: Mapping[str, Sequence[float]]) -> Iterator[Problem]:
         """What ties forbid, once for each tie; values that are no whole numbers are for others to refuse.
@@ -194,6 +189,29 @@ class Kind:
             ]
             found = (tie.problem(proxy, dict(zip(tie.axes, one, strict=True))) for one in product(*whole))
             yield from [problem for problem in found if problem is not None][:1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted(Kind):
+    """A kind of which every matrix product is known before it is built.
+
+    Args:
+        tasks: that it can learn.
+        count: what models hold and do, by columns of the axes, each (n,) or a number.
+        images: whether it takes nothing but images.
+    """
+
+    tasks: tuple[Task, ...]
+    count: Callable[[Columns, Proxy, Source], Counts]
+    images: bool = False
+
+    def learns(self, source: Source, /) -> bool:
+        """Whether it can be trained on a source."""
+        return source.task in self.tasks and (source.channels > 0 or not self.images)
+
+    def cost(self, columns: Columns, proxy: Proxy, source: Source, /) -> dict[str, Array]:
+        """The fields of ``sweeps.cost.Cost`` from what is counted, each (n,) or a number."""
+        return costs(self.count(columns, proxy, source), columns)
 
 
 def axes(resolution: AxisRule, **own: AxisRule) -> Mapping[str, AxisRule]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sweeps.data import Source
 from sweeps.errors import Problem
-from sweeps.kinds.base import Array, AxisRule, Columns, Counts, Kind, Tie, axes, pixels
+from sweeps.kinds.base import Array, AxisRule, Columns, Counted, Counts, Tie, axes, pixels
 from sweeps.proxy import Proxy
 
 STAGES = 3  # each with depth blocks; a later one has twice the width at half the resolution
@@ -93,10 +93,9 @@ def _halves(_: Proxy, at: Mapping[str, int]) -> Problem | None:
     return Problem("resolution", str(at["resolution"]), f"multiples of {HALVED}, since it is halved twice")
 
 
-CONVNET = Kind(
+CONVNET = Counted(
     tasks=("classes", "values"),
     images=True,
-    attention=False,
     axes=lambda source: axes(pixels(source, HALVED, 4096), group_width=GROUP_WIDTH),
     count=count,
     step=lambda columns, _: np.maximum(columns["group_width"], 1.0),

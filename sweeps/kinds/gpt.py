@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sweeps.data import Source
-from sweeps.kinds.base import AxisRule, Columns, Counts, Kind, axes
+from sweeps.kinds.base import AxisRule, Columns, Counted, Counts, axes
 from sweeps.kinds.transformer import block_kept, block_weights, head_counts, parts
 from sweeps.proxy import Proxy
 
@@ -43,9 +43,8 @@ def count(columns: Columns, proxy: Proxy, source: Source) -> Counts:
     )
 
 
-GPT = Kind(
+GPT = Counted(
     tasks=("tokens",),
-    images=False,
     attention=True,
     axes=lambda _: axes(CONTEXT),
     count=count,

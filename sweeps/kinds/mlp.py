@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sweeps.data import Source
-from sweeps.kinds.base import AxisRule, Columns, Counts, Kind, axes, pixels
+from sweeps.kinds.base import AxisRule, Columns, Counted, Counts, axes, pixels
 from sweeps.proxy import Proxy
 
 ROW = AxisRule(True, 1, 1, 1)  # a row has no resolution
@@ -40,12 +40,9 @@ def count(columns: Columns, _: Proxy, source: Source) -> Counts:
     )
 
 
-MLP = Kind(
+MLP = Counted(
     tasks=("classes", "values"),
-    images=False,
-    attention=False,
     axes=lambda source: axes(pixels(source, 1, 4096) if source.channels else ROW),
     count=count,
     step=lambda *_: 1.0,
-    places=None,
 )

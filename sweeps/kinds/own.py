@@ -10,7 +10,7 @@ import numpy as np
 from sweeps.arithmetic import parse_expression
 from sweeps.data import Source
 from sweeps.errors import Problem, SpecError
-from sweeps.kinds.base import TRAINING, Array, AxisRule, Columns, Counts, Kind
+from sweeps.kinds.base import TRAINING, Array, AxisRule, Columns, Kind
 from sweeps.proxy import Proxy
 from sweeps.wording import choices
 
@@ -32,7 +32,7 @@ def allowed(entry: str) -> bool:
     return any(module == prefix or module.startswith(f"{prefix}.") for prefix in _allowed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Own(Kind):
     """A kind whose costs are expressions over its axes, and which knows every axis that a space names.
 
@@ -44,11 +44,11 @@ class Own(Kind):
     function: bool = False
     takes_data: bool = False
 
-    def learns(self, source: Source) -> bool:
+    def learns(self, source: Source, /) -> bool:
         """A trainer brings its own data, a network may suit any."""
         return self.takes_data or source.name == "stdlib"
 
-    def cost(self, columns: Columns, proxy: Proxy, source: Source) -> dict[str, Array]:  # noqa: ARG002
+    def cost(self, columns: Columns, proxy: Proxy, _source: Source, /) -> dict[str, Array]:
         """The fields of ``sweeps.cost.Cost`` from the expressions of ``proxy.cost``, each (n,) or a number.
 
         Nothing is known of steps but by ``batch``, and nothing of activations and memory.
@@ -74,6 +74,7 @@ class Own(Kind):
             "flops_6nd": 6.0 * params * tokens,
             "activations": zero,
             "memory": zero,
+            "layers": zero + 1.0,
         }
         return {name: column.reshape(shape) for name, column in found.items()}
 
@@ -109,12 +110,7 @@ class Own(Kind):
                 yield Problem(f"proxy.cost.{name}", f"unknown name {one!r}", choices(one, known))
 
 
-def _uncounted(columns: Columns, proxy: Proxy, source: Source) -> Counts:
-    raise NotImplementedError("the costs of this kind are expressions")
-
-
-def _of_trainer(source: Source) -> Mapping[str, AxisRule]:  # noqa: ARG001
-    return {"tokens": TRAINING["tokens"], "seed": TRAINING["seed"]}
+TRAINER_AXES = {"tokens": TRAINING["tokens"], "seed": TRAINING["seed"]}
 
 
 def _of_module(source: Source) -> Mapping[str, AxisRule]:
@@ -124,18 +120,5 @@ def _of_module(source: Source) -> Mapping[str, AxisRule]:
     return {"resolution": resolution, **rest}
 
 
-def _one(columns: Columns, proxy: Proxy) -> float:  # noqa: ARG001
-    return 1.0
-
-
-TRAINER = Own((), False, False, _of_trainer, _uncounted, _one)
-MODULE = Own(
-    ("tokens", "classes", "values"),
-    False,
-    False,
-    _of_module,
-    _uncounted,
-    _one,
-    function=True,
-    takes_data=True,
-)
+TRAINER = Own(axes=lambda _: TRAINER_AXES, step=lambda *_: 1.0)
+MODULE = Own(axes=_of_module, step=lambda *_: 1.0, function=True, takes_data=True)

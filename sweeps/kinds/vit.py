@@ -8,7 +8,7 @@ import numpy as np
 
 from sweeps.data import Source
 from sweeps.errors import Problem
-from sweeps.kinds.base import AxisRule, Columns, Counts, Kind, Tie, axes, pixels
+from sweeps.kinds.base import AxisRule, Columns, Counted, Counts, Tie, axes, pixels
 from sweeps.kinds.transformer import block_kept, block_weights, head_counts, parts
 from sweeps.proxy import Proxy
 
@@ -59,7 +59,7 @@ def _patches(_: Proxy, at: Mapping[str, int]) -> Problem | None:
     return Problem("patch", given, "numbers that divide every resolution")
 
 
-VIT = Kind(
+VIT = Counted(
     tasks=("classes", "values"),
     images=True,
     attention=True,

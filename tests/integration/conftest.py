@@ -17,6 +17,7 @@ import pytest
 
 from store.db import Sessions, make_engine, make_sessions, migrate
 from sweeps.spec import SweepSpec, parse
+from sweeps.stacks import Packing
 from workers.calibrate import SHAPES, Shape
 from workers.inprocess import InProcessPool
 from workers.orchestrator import Orchestrator, Pace
@@ -94,10 +95,11 @@ def orchestrate(file_sessions: Sessions, home: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("workers.calibrate.SHAPES", {kind: (Shape(8, 1, 4),) for kind in SHAPES})
 
     @contextmanager
-    def run(owner: str = "one", slots: int = 1, members: int = 1) -> Iterator[Orchestrator]:
+    def run(owner: str = "one", slots: int = 1, members: int = 1, sharers: int = 1) -> Iterator[Orchestrator]:
         pool, folder = InProcessPool(slots), home / "checkpoints"
-        stacking = lambda *_: members  # noqa: E731
-        orchestrator = Orchestrator(file_sessions, pool, owner, folder, PACE, stacking)
+        orchestrator = Orchestrator(
+            file_sessions, pool, owner, folder, PACE, lambda *_: Packing(members, sharers)
+        )
         stopping = threading.Event()
         thread = threading.Thread(target=orchestrator.run, args=(stopping,))
         thread.start()

@@ -10,13 +10,15 @@ from typing import Any
 import httpx
 import pytest
 from serving import Served, finish, serve, train
+from sqlalchemy import update
 
 import conf
 from api.app import create_app
 from api.client import ServiceError, Unreachable, connect
-from store import queue
+from store import attempts, queue
+from store.models import RunRow
 from store.provenance import trace
-from sweeps.runs import RunState, SweepState
+from sweeps.runs import Branch, RunState, SweepState
 
 PROBLEM = "application/problem+json"
 
@@ -222,12 +224,25 @@ def test_ways_to_scale_a_shape(answering: Served) -> None:
         assert client.http.get(f"/v1/sweeps/1/shapes?{query}").status_code == 422
 
 
+def test_where_a_run_begins_is_told(served: Served) -> None:
+    client, sweep = served.client, served.client.submit(spec())
+    first, second = client.runs(sweep.id)[:2]
+    with served.sessions.begin() as session:  # as the scheduler does once a trunk is there
+        begun = {"parent_id": first.id, "parent_step": 5}
+        session.execute(update(RunRow).where(RunRow.id == second.id).values(begun))
+    branch = {"run_id": first.id, "step": 5}
+    assert client.http.get(f"/v1/runs/{second.id}").json()["branch"] == branch
+    assert client.http.get(f"/v1/runs/{first.id}").json()["branch"] is None
+    told = {one.run_id: one.branch for one in client.decisions(sweep.id)}
+    assert told[second.id] == Branch(first.id, 5) and told[first.id] is None
+
+
 def test_answers_tell_of_runs_that_diverged(served: Served) -> None:
     client, sweep = served.client, served.client.submit(spec())
     with served.sessions.begin() as session:
         (claim,) = queue.claim(session, "test", 60.0, 1)
     with served.sessions.begin() as session:
-        queue.finish(session, claim.run.id, claim.attempt, RunState.DIVERGED, None, 1.0)
+        attempts.finish(session, claim.run.id, claim.attempt, RunState.DIVERGED, None, 1.0)
     while client.sweep(sweep.id).state == SweepState.RUNNING:
         train(served, sweep.id)
     lr = claim.run.config["lr"]

@@ -8,7 +8,7 @@ import torch
 from sweeps.cost import fit_seconds
 from sweeps.kinds import BUILT_IN
 from sweeps.peak import fit_memory
-from sweeps.spec import Resources
+from sweeps.resources import Resources
 from workers import calibrate as calibration
 from workers.calibrate import DATA, SHAPES, Shape, calibrate, grown
 
@@ -41,7 +41,7 @@ def test_calibration_describes_the_steps_it_timed(kind: str, monkeypatch: pytest
     model = fit_seconds([one for one in timings if one.members == 1])
     assert model is not None and model(timings[0].cost) > 0
     if kind == "mlp":
-        assert fit_memory([one for one in timings if one.members == 1], stacked=False).peaks == 3
+        assert fit_memory([one for one in timings if one.members == 1]).peaks == 3
 
 
 def test_faster_devices_get_larger_shapes(monkeypatch: pytest.MonkeyPatch) -> None:

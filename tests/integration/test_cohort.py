@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from hearing import Ear
 
 from sweeps.data import SOURCES
-from sweeps.runs import Point
 from sweeps.spec import parse
 from workers import cohort, train
 from workers.cohort import Cohort
 from workers.engines import graphs, stacked, tracing
-from workers.job import Job, Outcome, Provenance, Verdict
+from workers.job import Job
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "mlp": {"dataset": "digits", "width": 16, "depth": 2},
@@ -24,31 +24,6 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "vit": {"dataset": "digits", "width": 16, "depth": 1, "resolution": 8},
     "gpt": {"dataset": "stdlib", "width": 16, "depth": 1, "resolution": 16},
 }
-CLOCK = ("tokens_per_second", "flop_utilisation")
-
-
-class Ear:
-    """Remembers what a training tells; asks runs to stop once they have points of a step."""
-
-    def __init__(self, stop: Mapping[int, int] | None = None) -> None:
-        self.stop = stop or {}
-        self.got: dict[int, list[Point]] = {}
-        self.outcomes: dict[int, Outcome] = {}
-
-    def began(self, run_id: int, provenance: Provenance) -> None:  # noqa: ARG002
-        self.provenance = provenance
-
-    def points(self, run_id: int, points: list[Point]) -> Verdict:
-        self.got.setdefault(run_id, []).extend(points)
-        due = points and points[-1].step >= self.stop.get(run_id, 1 << 60)
-        return Verdict.STOP if due else Verdict.CONTINUE
-
-    def ended(self, run_id: int, outcome: Outcome) -> None:
-        assert run_id not in self.outcomes
-        self.outcomes[run_id] = outcome
-
-    def curve(self, run_id: int) -> list[tuple[int, str, float]]:
-        return [(p.seq, p.metric, p.value) for p in self.got[run_id] if p.metric not in CLOCK]
 
 
 def make(path: Path, kind: str = "mlp", steps: int = 60, mup: int = 0, **settings: Any) -> list[Job]:
@@ -92,7 +67,8 @@ def alone(jobs: list[Job]) -> Ear:
 
 
 def together(jobs: list[Job], stop: Mapping[int, int] | None = None) -> Ear:
-    ear = Ear(stop)
+    stops = stop or {}
+    ear = Ear(lambda run_id, points: bool(points) and points[-1].step >= stops.get(run_id, 1 << 60))
     train.train(jobs, ear)
     return ear
 
@@ -110,11 +86,18 @@ def test_a_stacked_run_has_the_numbers_of_a_single_one(
     many, single = together(jobs), alone(jobs)
     for job in jobs:
         assert many.outcomes[job.run_id].status == single.outcomes[job.run_id].status == "finished"
-        for (seq, metric, value), (_, _, expected) in zip(
+        for (seq, _, metric, value), (*_, expected) in zip(
             many.curve(job.run_id), single.curve(job.run_id), strict=True
         ):
             if metric in ("val_loss", "train_loss", "lr"):
                 assert value == pytest.approx(expected, rel=1e-4), (seq, metric)
+
+
+def test_a_run_that_is_stopped_at_its_last_step_has_finished(tmp_path: Path) -> None:
+    jobs = make(tmp_path)[:2]
+    ear = together(jobs, stop={0: 60, 1: 1})
+    assert (ear.outcomes[0].status, ear.outcomes[0].step) == ("finished", 60)
+    assert ear.outcomes[1].status == "stopped" and ear.outcomes[1].step < 60
 
 
 def test_the_rate_that_is_used_and_told_follows_the_batch(tmp_path: Path) -> None:
@@ -136,8 +119,8 @@ def test_diagnostics_are_told_at_every_evaluation_and_change_nothing(tmp_path: P
         )
         assert len(found) == 3 * 2
         assert found == pytest.approx(expected, rel=1e-2)
-        without = [(metric, value) for _, metric, value in many.curve(run) if metric not in own]
-        assert without == [(metric, value) for _, metric, value in plain.curve(run)]
+        without = [(metric, value) for *_, metric, value in many.curve(run) if metric not in own]
+        assert without == [(metric, value) for *_, metric, value in plain.curve(run)]
 
 
 @pytest.mark.parametrize("kind", KINDS)

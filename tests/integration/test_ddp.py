@@ -9,51 +9,29 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import ray
+from hearing import Ear
 from ray.util import placement_group_table
 
+from sweeps.axis import Axis
 from sweeps.data import SOURCES
 from sweeps.errors import SpecError
-from sweeps.runs import Point
-from sweeps.spec import Resources, SweepSpec, parse, to_dict
+from sweeps.resources import Resources
+from sweeps.spec import SweepSpec, parse, to_dict
+from sweeps.trunks import joints
 from workers.executor import Delivery, Unplaceable
 from workers.inprocess import InProcessPool
-from workers.job import Job, Outcome, Provenance, Verdict
+from workers.job import Job, Joint
 from workers.owner import identity
 from workers.pool import RayPool
 from workers.team import Team, hold
 from workers.train import follow, train
-
-CLOCK = ("tokens_per_second", "flop_utilisation")
-
-
-class Ear:
-    """Remembers what a training tells; stops it after a number of calls."""
-
-    def __init__(self, stop_after: int = 1 << 60) -> None:
-        self.calls, self.stop_after = 0, stop_after
-        self.got: list[Point] = []
-        self.outcome: Outcome | None = None
-
-    def began(self, run_id: int, provenance: Provenance) -> None:  # noqa: ARG002
-        self.provenance = provenance
-
-    def points(self, run_id: int, points: list[Point]) -> Verdict:  # noqa: ARG002
-        self.calls += 1
-        self.got.extend(points)
-        return Verdict.STOP if self.calls > self.stop_after else Verdict.CONTINUE
-
-    def ended(self, run_id: int, outcome: Outcome) -> None:  # noqa: ARG002
-        assert self.outcome is None
-        self.outcome = outcome
-
-    def curve(self) -> list[tuple[int, int, str, float]]:
-        return [(p.seq, p.step, p.metric, p.value) for p in self.got if p.metric not in CLOCK]
 
 
 def spec_of(kind: str = "gpt", steps: int = 60, processes: int = 2, **settings: Any) -> SweepSpec:
@@ -108,7 +86,8 @@ def alone(job: Job) -> Ear:
 
 
 def together(job: Job, stop_after: int = 1 << 60, die: bool = False) -> Ear:
-    ear = Ear(stop_after)
+    calls = count(1)
+    ear = Ear(lambda *_: next(calls) > stop_after)
     with second(job, die) as team:
         train([job], ear, team)
     return ear
@@ -136,6 +115,20 @@ def test_they_stop_resume_and_go_on_from_the_checkpoint_of_one(tmp_path: Path) -
     assert resumed.curve() == whole.curve()
     stopped = alone(replace(job, max_seconds=0.0))
     assert stopped.outcome is not None and stopped.outcome.status == "stopped"
+
+
+def test_they_begin_and_leave_as_one_process_does(tmp_path: Path) -> None:
+    spec = spec_of("mlp", trainer={"schedule": "constant", "warmup": 4, "decay": 0.25})
+    spec = parse(replace(spec, space=spec.space | {"tokens": Axis((320.0, 640.0, 1280.0))}))
+    first, second = (Joint(step, str(tmp_path / f"{step}.pt")) for step in (31, 61))
+    short, middle, long = (job_of(tmp_path, spec, run, tokens=320.0 * 2**run) for run in range(3))
+    assert [joints(spec, one.config) for one in (short, middle, long)] == [(31,), (31, 61), (31, 61)]
+    alone(replace(short, leaves=(first,)))
+    ear = together(replace(long, begins=first, leaves=(second,)))
+    assert ear.outcome is not None and ear.outcome.status == "finished"
+    branch, whole = alone(replace(middle, begins=second)), alone(middle)
+    assert branch.outcome is not None and whole.outcome is not None
+    assert branch.outcome.loss == pytest.approx(whole.outcome.loss, rel=1e-5)
 
 
 def test_limits_and_divergence_end_all_of_them(tmp_path: Path) -> None:

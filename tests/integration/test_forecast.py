@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 import conf
 from api.cli import app
 from api.client import ServiceError
-from store import queue
+from store import attempts, queue
 from sweeps.curves.running import nearest
 from sweeps.curves.schedule import trained
 from sweeps.runs import Point, Run, RunState
-from sweeps.spec import Trainer, parse
+from sweeps.spec import parse
+from sweeps.trainer import Trainer
 from workers import optimizer
 
 
@@ -42,10 +43,10 @@ def given() -> dict[str, Any]:
 
 def stream(served: Served, claim: queue.Claim, points: list[Point], *, end: bool) -> None:
     with served.sessions.begin() as session:
-        queue.append(session, claim.run.id, claim.attempt, points, "val_loss")
+        attempts.append(session, claim.run.id, claim.attempt, points, "val_loss")
     if end:
         with served.sessions.begin() as session:
-            queue.finish(session, claim.run.id, claim.attempt, RunState.FINISHED, points[-1].value, 1.0)
+            attempts.finish(session, claim.run.id, claim.attempt, RunState.FINISHED, points[-1].value, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
                 stream(running, claim, points[:1], end=False)
             elif claim.run.id == 3:
                 with running.sessions.begin() as session:
-                    queue.finish(session, 3, claim.attempt, RunState.DIVERGED, None, 1.0, "the loss is nan")
+                    attempts.finish(
+                        session, 3, claim.attempt, RunState.DIVERGED, None, 1.0, "the loss is nan"
+                    )
             elif claim.run.id > 4:
                 stream(running, claim, points, end=True)
         running.client.submit(given())

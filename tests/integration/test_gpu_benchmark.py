@@ -20,10 +20,12 @@ def test_every_part_runs_on_a_cpu(tmp_path: Path) -> None:
     (line,) = out.read_text().splitlines()
     found = json.loads(line)
     assert found["tiny"] is True and found["ran"]["torch"]
-    assert set(found["parts"]) == {"stack", "share", "steps", "pays", "data"}
+    assert set(found["parts"]) == {"stack", "sharing", "share", "steps", "pays", "data"}
     rows = [row for part in found["parts"].values() for row in part]
     assert [row["error"] for row in rows if "error" in row] == []
     assert all(row["runs_per_hour"] > 0 for row in found["parts"]["stack"])
+    assert [row["processes"] for row in found["parts"]["sharing"]] == [2]
+    assert all(row["ratio"] > 0 and row["foretold"] > 0 for row in found["parts"]["sharing"])
     assert all(row["share"] > 0 for row in found["parts"]["share"])
     assert found["parts"]["data"][0]["glyphs_per_second"] > 0
     assert "ratio_of_steps" in done.stdout

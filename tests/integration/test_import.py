@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import conf
 from api.cli import app
 from api.client import ServiceError
-from store import queue, service
+from store import attempts, queue, service
 from store.db import Sessions
 from sweeps.errors import IllegalTransition, NotFound
 from sweeps.imports import past_runs
@@ -79,7 +79,7 @@ def finish_queued(sessions: Sessions) -> None:
     for held in claims:
         loss = float(loss_of(held.run.cost.params_total, held.run.cost.tokens_seen))
         with sessions.begin() as session:
-            assert queue.finish(session, held.run.id, held.attempt, RunState.FINISHED, loss, 1.0)
+            assert attempts.finish(session, held.run.id, held.attempt, RunState.FINISHED, loss, 1.0)
 
 
 def take(

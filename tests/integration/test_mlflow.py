@@ -179,12 +179,16 @@ def test_writing_twice_changes_nothing_and_what_was_deleted_stays_deleted(
     client = MlflowClient(f"http://127.0.0.1:{port}")
     with orchestrate():
         until(lambda: service.get_sweep(file_sessions, sweep.id).state is SweepState.FINISHED, "the end")
+    with file_sessions.begin() as session:  # as if it had begun from another one
+        session.execute(update(RunRow).where(RunRow.id == 3).values(parent_id=1, parent_step=20))
     with mirroring(file_sessions, port):
         until(lambda: all_shown(file_sessions), "the mirror")
     parent = the_parent(client, "tiny")
     shown = children(client, parent.info.run_id)
     before = [run.to_dictionary() for run in shown]
     tags = {int(run.data.tags["run"]): run.data.tags for run in shown}
+    assert (tags[3]["branch.run"], tags[3]["branch.step"]) == ("1", "20")
+    assert "branch.run" not in tags[1]
     for decision in service.list_decisions(file_sessions, sweep.id):
         assert decision.run_id is not None and "expected to narrow the interval" in decision.reason
         told = tags[decision.run_id]

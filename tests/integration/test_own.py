@@ -15,13 +15,16 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from hearing import Ear
 
+from store import service
+from store.db import Sessions
 from sweeps.errors import SpecError
 from sweeps.kinds import own as kinds
-from sweeps.runs import Point
+from sweeps.runs import RunState, SweepState
 from sweeps.spec import SweepSpec, parse
 from workers import own
-from workers.job import Job, Outcome, Provenance, Verdict
+from workers.job import Job
 from workers.train import train
 
 PAGE = (Path(__file__).parents[2] / "docs" / "trainers.md").read_text()
@@ -32,26 +35,6 @@ SPECS = {
 }
 
 Module = Callable[[str], str]
-
-
-class Ear:
-    """Remembers what a training tells."""
-
-    def __init__(self, stop_after: float = 1e9) -> None:
-        self.stop_at = time.monotonic() + stop_after
-        self.got: list[Point] = []
-        self.outcome: Outcome | None = None
-
-    def began(self, run_id: int, provenance: Provenance) -> None:  # noqa: ARG002
-        self.provenance = provenance
-
-    def points(self, run_id: int, points: list[Point]) -> Verdict:  # noqa: ARG002
-        self.got.extend(points)
-        return Verdict.STOP if time.monotonic() > self.stop_at else Verdict.CONTINUE
-
-    def ended(self, run_id: int, outcome: Outcome) -> None:  # noqa: ARG002
-        assert self.outcome is None
-        self.outcome = outcome
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +83,8 @@ def spec_of(entry: str, **settings: Any) -> SweepSpec:
 
 def go(spec: SweepSpec, path: Path, stop_after: float = 1e9, **config: float) -> Ear:
     base = {name: axis.values[0] for name, axis in spec.space.items()} | config
-    ear = Ear(stop_after)
+    stop_at = time.monotonic() + stop_after
+    ear = Ear(lambda *_: time.monotonic() > stop_at)
     train([Job(1, 1, spec, spec.source, base, str(path / "run-1.pt"), 1e9, None)], ear)
     assert ear.outcome is not None
     return ear
@@ -111,16 +95,16 @@ def test_the_examples_of_the_documentation_train(name: str, tmp_path: Path) -> N
     ear = go(parse(SPECS[name]), tmp_path)
     assert ear.outcome is not None and ear.outcome.reason is None
     assert ear.outcome.status == "finished"
-    assert ear.outcome.loss == [point.value for point in ear.got if point.metric == "val_loss"][-1]
-    assert [point.seq for point in ear.got] == list(range(1, len(ear.got) + 1))
+    assert ear.outcome.loss == [point.value for point in ear.heard if point.metric == "val_loss"][-1]
+    assert [point.seq for point in ear.heard] == list(range(1, len(ear.heard) + 1))
     assert ear.outcome.tokens > 0
 
 
 def test_a_process_is_kept_for_the_next_run_of_a_function(module: Module, tmp_path: Path) -> None:
     entry = module("report(1, {'val_loss': os.getpid(), 'parent': os.getppid()})")
     first, second = go(spec_of(entry), tmp_path / "a"), go(spec_of(entry), tmp_path / "b")
-    assert [p.value for p in first.got] == [p.value for p in second.got]
-    assert first.got[1].value == os.getpid()
+    assert [p.value for p in first.heard] == [p.value for p in second.heard]
+    assert first.heard[1].value == os.getpid()
 
 
 def test_the_commit_of_the_code_is_told(module: Module, mylab: Path, tmp_path: Path) -> None:
@@ -191,9 +175,9 @@ while step < 40:
     assert 0 < first.outcome.step < 40
     second = go(spec, tmp_path)
     assert second.outcome is not None and second.outcome.status == "finished"
-    assert second.got[: len(first.got)] == first.got
-    assert [point.step for point in second.got] == list(range(1, 41))
-    assert [point.seq for point in second.got] == list(range(1, 41))
+    assert second.heard[: len(first.heard)] == first.heard
+    assert [point.step for point in second.heard] == list(range(1, 41))
+    assert [point.seq for point in second.heard] == list(range(1, 41))
 
 
 def test_a_stop_that_is_ignored_ends_the_process(
@@ -219,3 +203,27 @@ def test_a_network_that_is_none_fails_for_good(mylab: Path, tmp_path: Path) -> N
     ear = go(parse(given), tmp_path)
     assert ear.outcome is not None and ear.outcome.status == "failed" and ear.outcome.hopeless
     assert "mylab.odd:build, which made a int; allowed: a torch.nn.Module" in (ear.outcome.reason or "")
+
+
+def test_a_sweep_of_ones_own_code_runs_to_its_end(
+    module: Module, file_sessions: Sessions, orchestrate: Any, until: Any
+) -> None:
+    entry = module("report(1, {'val_loss': 2 + 10 / run.config['width'] + 100 / run.config['tokens']})")
+    spec = spec_of(
+        entry,
+        space={"width": [8, 16, 32], "tokens": [1000, 2000, 4000]},
+        strategy={"first_batch": 5},
+        budget={"runs": 7},
+        laws={"names": ["chinchilla"]},
+    )
+    sweep, _ = service.create_sweep(file_sessions, spec)
+    with orchestrate():
+        until(
+            lambda: service.get_sweep(file_sessions, sweep.id).state is not SweepState.RUNNING,
+            "the sweep's end",
+        )
+    runs = service.list_runs(file_sessions, sweep.id)
+    assert [run.state for run in runs] == [RunState.FINISHED] * 7
+    assert service.latest_fit(file_sessions, sweep.id) is not None
+    known = service.durations(file_sessions, spec)
+    assert known is not None and known.alone.timings == 7

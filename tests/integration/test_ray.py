@@ -23,8 +23,9 @@ from store import service
 from store.db import Sessions, reading
 from store.models import AttemptRow
 from sweeps.data import STDLIB
+from sweeps.resources import Resources
 from sweeps.runs import RunState, SweepState
-from sweeps.spec import Resources, SweepSpec
+from sweeps.spec import SweepSpec
 from workers.executor import Delivery, Unplaceable
 from workers.job import Job
 from workers.owner import identity

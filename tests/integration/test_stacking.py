@@ -10,11 +10,13 @@ import pytest
 from store import service
 from store.db import Sessions
 from sweeps.cost import SecondsModel, Timing
-from sweeps.spec import Resources, SweepSpec, parse
+from sweeps.resources import Resources
+from sweeps.spec import SweepSpec, parse
+from sweeps.stacks import ALONE, Packing
 from workers import stacking
 from workers.calibrator import Calibrator
 from workers.executor import Calibration, Device
-from workers.stacking import Measured, alone
+from workers.stacking import Measured, Stacking, alone
 
 DEVICE = Device("CPU here", 1e9)
 
@@ -36,22 +38,55 @@ def timings(kind: str = "mlp") -> list[Timing]:
     ]
 
 
+def choose(decide: Stacking, spec: SweepSpec) -> Packing:
+    return decide(spec, spec.resources, spec.complete({}))
+
+
+def few(resources: Resources) -> int:
+    """Workers on a machine with a GPU and 8 CPUs."""
+    return int(min(8 / resources.cpus, 1 / resources.gpus if resources.gpus else 8))
+
+
 def test_runs_are_stacked_once_a_calibration_says_so(
     sessions: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, wide = spec_of(), spec_of(256)
-    decide = Measured(sessions, lambda _: DEVICE)
-    assert decide(spec, spec.complete({})) == alone(spec, spec.complete({})) == 1
+    decide = Measured(sessions, lambda _: DEVICE, few)
+    assert choose(decide, spec) == choose(alone, spec) == ALONE
     service.record_timings(sessions, DEVICE.name, timings())
-    assert decide(spec, spec.complete({})) == 1  # looked a moment ago
+    assert choose(decide, spec) == ALONE  # looked a moment ago
     monkeypatch.setattr(stacking, "REFRESH_SECONDS", 0.0)
-    decide = Measured(sessions, lambda _: DEVICE)
-    assert decide(spec, spec.complete({})) == 16
-    assert decide(wide, wide.complete({})) == 1
+    decide = Measured(sessions, lambda _: DEVICE, few)
+    assert choose(decide, spec) == Packing(16)
+    assert choose(decide, wide) == ALONE
     small = replace(DEVICE, memory=8 * spec.cost(spec.complete({})).memory)
-    assert Measured(sessions, lambda _: small)(spec, spec.complete({})) == 4
-    assert Measured(sessions, lambda _: None)(spec, spec.complete({})) == 1
-    assert Measured(sessions, lambda _: Device("CPU there", 1e9))(spec, spec.complete({})) == 1
+    assert choose(Measured(sessions, lambda _: small, few), spec) == Packing(4)
+    assert choose(Measured(sessions, lambda _: None, few), spec) == ALONE
+    assert choose(Measured(sessions, lambda _: Device("CPU there", 1e9), few), spec) == ALONE
+
+
+def test_a_gpu_is_shared_where_that_was_asked_for_and_measured(sessions: Sessions) -> None:
+    """Stacks of four would be as good as four processes, but these runs are told not to be stacked."""
+    spec = replace(spec_of(), resources=Resources(gpus=1.0, sharing="measured"))
+    need = spec.cost(spec.complete({})).memory
+    gpu = Device("Accelerator", 1e3 * need, base=10 * need)
+    one_by_one = [one for one in timings() if one.members == 1]
+    stacked = [replace(one, seconds=9 * one.seconds) for one in timings() if one.members == 4]
+    service.record_timings(sessions, gpu.name, one_by_one + stacked)
+    asked: list[Resources] = []
+
+    def device(resources: Resources) -> Device:
+        asked.append(resources)
+        return gpu
+
+    assert choose(Measured(sessions, device, few), spec) == Packing(1, 8)  # as many as there are CPUs
+    assert asked == [Resources(gpus=1.0)]
+    tight = replace(gpu, memory=50 * need)
+    assert choose(Measured(sessions, lambda _: tight, few), spec) == Packing(1, 4)
+    assert choose(Measured(sessions, lambda _: replace(gpu, base=None), few), spec) == ALONE
+    assert choose(Measured(sessions, lambda _: None, few), spec) == ALONE
+    whole = replace(spec, resources=Resources(gpus=1.0))
+    assert choose(Measured(sessions, lambda _: gpu, few), whole) == ALONE
 
 
 class Fake:

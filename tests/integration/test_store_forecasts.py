@@ -9,7 +9,7 @@ import pytest
 from synthetic import curve
 
 import conf
-from store import lifecycle, queue, service
+from store import attempts, leases, lifecycle, queue, service
 from store.db import Sessions
 from sweeps.runs import Observation, Run, RunState, SweepState
 from sweeps.scheduler import Look, Step, step
@@ -49,14 +49,14 @@ def end(sessions: Sessions, claim: queue.Claim, state: RunState = RunState.FINIS
     stream(sessions, claim, 1.0)
     with sessions.begin() as session:
         loss = curve(claim.spec, claim.run)[-1].value
-        assert queue.finish(session, claim.run.id, claim.attempt, state, loss, 1.0)
+        assert attempts.finish(session, claim.run.id, claim.attempt, state, loss, 1.0)
 
 
 def stream(sessions: Sessions, claim: queue.Claim, done: float, evaluations: int = 24) -> None:
     run: Run = claim.run
     points = [p for p in curve(claim.spec, run, evaluations) if p.step <= done * run.cost.steps]
     with sessions.begin() as session:
-        queue.append(session, run.id, claim.attempt, points, "val_loss")
+        attempts.append(session, run.id, claim.attempt, points, "val_loss")
 
 
 def test_a_running_run_is_fitted_until_it_ends(sessions: Sessions) -> None:
@@ -143,9 +143,9 @@ def test_a_run_that_has_little_left_to_tell_is_stopped(sessions: Sessions) -> No
     assert after.spent.flops == pytest.approx(before.spent.flops + share * run.cost.flops)
     # Its worker is told, and what it delivers afterwards changes nothing.
     with sessions.begin() as session:
-        assert queue.cancelled(session, [(run.id, running.attempt)]) == [run.id]
-        assert not queue.renew(session, run.id, running.attempt, "a", 600.0)
-        assert not queue.finish(session, run.id, running.attempt, RunState.FINISHED, 2.0, 3.0)
+        assert leases.cancelled(session, [(run.id, running.attempt)]) == [run.id]
+        assert not leases.renew(session, run.id, running.attempt, "a", 600.0)
+        assert not attempts.finish(session, run.id, running.attempt, RunState.FINISHED, 2.0, 3.0)
     assert service.get_run(sessions, run.id).seconds == 3.0
     # Later fits rest on the forecast; the run is stopped once, and bars no other.
     assert service.advance(sessions, sweep, 4)

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from store import mirror, queue, service
+from store import attempts, mirror, queue, service
 from store.db import Sessions
 from store.mirror import MirrorRun
 from sweeps.runs import Point, RunState, SweepState
@@ -36,12 +36,12 @@ def start(sessions: Sessions) -> int:
 
 def append(sessions: Sessions, run_id: int, points: list[Point]) -> None:
     with sessions.begin() as session:
-        queue.append(session, run_id, 1, points, "val_loss")
+        attempts.append(session, run_id, 1, points, "val_loss")
 
 
 def finish(sessions: Sessions, run_id: int, loss: float = 1.0) -> None:
     with sessions.begin() as session:
-        assert queue.finish(session, run_id, 1, RunState.FINISHED, loss, 1.0)
+        assert attempts.finish(session, run_id, 1, RunState.FINISHED, loss, 1.0)
 
 
 def show_sweep(sessions: Sessions, sweep_id: int = 1) -> None:

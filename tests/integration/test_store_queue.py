@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select
 
-from store import queue, service
+from store import attempts, leases, queue, service
 from store.db import Sessions, make_engine, make_sessions, migrate, now, reading
 from store.models import AttemptRow, ObservationRow, PointRow, new_run
 from store.queue import Claim
 from sweeps.cost import Timing
 from sweeps.errors import IllegalTransition, NotFound
 from sweeps.runs import TERMINAL, Point, Ran, Role, RunState, Sweep, SweepState
-from sweeps.spec import Budget, SweepSpec, Trainer, parse
+from sweeps.spec import Budget, SweepSpec, parse
+from sweeps.trainer import Trainer
 
 LEASE = 30.0
 SPEC = parse(
@@ -52,7 +53,7 @@ def claim(sessions: Sessions, owner: str = "a", limit: int = 1, lease: float = L
 
 def release(sessions: Sessions, held: Claim, failed: bool, seconds: float = 1.0) -> RunState | None:
     with sessions.begin() as session:
-        return queue.release(session, held.run.id, held.attempt, "broke", failed, seconds)
+        return attempts.release(session, held.run.id, held.attempt, "broke", failed, seconds)
 
 
 def finish(
@@ -63,12 +64,12 @@ def finish(
     seconds: float = 1.0,
 ) -> bool:
     with sessions.begin() as session:
-        return queue.finish(session, held.run.id, held.attempt, state, loss, seconds)
+        return attempts.finish(session, held.run.id, held.attempt, state, loss, seconds)
 
 
 def append(sessions: Sessions, held: Claim, points: list[Point]) -> int:
     with sessions.begin() as session:
-        return queue.append(session, held.run.id, held.attempt, points, "val_loss")
+        return attempts.append(session, held.run.id, held.attempt, points, "val_loss")
 
 
 def curve(first: int, last: int, metric: str = "val_loss") -> list[Point]:
@@ -80,7 +81,7 @@ def curve(first: int, last: int, metric: str = "val_loss") -> list[Point]:
 
 def renew(sessions: Sessions, held: Claim, lease: float) -> bool:
     with sessions.begin() as session:
-        return queue.renew(session, held.run.id, held.attempt, "a", lease)
+        return leases.renew(session, held.run.id, held.attempt, "a", lease)
 
 
 def kinds(sessions: Sessions, run_id: int) -> list[str]:
@@ -153,26 +154,26 @@ def test_a_lease_is_kept_only_by_who_holds_it(sessions: Sessions) -> None:
     submit(sessions)
     (held,) = claim(sessions)
     with sessions.begin() as session:
-        assert queue.renew(session, held.run.id, 1, "a", LEASE)
-        assert not queue.renew(session, held.run.id, 1, "b", LEASE)
-        assert not queue.renew(session, held.run.id, 2, "a", LEASE)
-        assert not queue.adopt(session, held.run.id, 1, "b", LEASE)
-        assert queue.adopt(session, held.run.id, 1, "b", LEASE, previous="a")
-        assert not queue.renew(session, held.run.id, 1, "a", LEASE)
-        assert queue.renew(session, held.run.id, 1, "b", LEASE)
+        assert leases.renew(session, held.run.id, 1, "a", LEASE)
+        assert not leases.renew(session, held.run.id, 1, "b", LEASE)
+        assert not leases.renew(session, held.run.id, 2, "a", LEASE)
+        assert not leases.adopt(session, held.run.id, 1, "b", LEASE)
+        assert leases.adopt(session, held.run.id, 1, "b", LEASE, previous="a")
+        assert not leases.renew(session, held.run.id, 1, "a", LEASE)
+        assert leases.renew(session, held.run.id, 1, "b", LEASE)
 
 
 def test_a_live_attempt_of_a_dead_orchestrator_is_adopted_once(sessions: Sessions) -> None:
     submit(sessions)
     held, other = claim(sessions, limit=2)
     with sessions.begin() as session:
-        queue.place(session, held.run.id, 1, "actor-7")
-        assert queue.orphans(session, now()) == []
-        running = queue.orphans(session, now() + timedelta(seconds=LEASE))
+        leases.place(session, held.run.id, 1, "actor-7")
+        assert leases.orphans(session, now()) == []
+        running = leases.orphans(session, now() + timedelta(seconds=LEASE))
         assert [one.run_id for one in running] == [held.run.id, other.run.id]
     assert renew(sessions, held, -1.0)
     with sessions.begin() as session:
-        (orphan,) = queue.orphans(session, now())
+        (orphan,) = leases.orphans(session, now())
         assert (orphan.run_id, orphan.attempt, orphan.owner, orphan.worker) == (
             held.run.id,
             1,
@@ -180,9 +181,9 @@ def test_a_live_attempt_of_a_dead_orchestrator_is_adopted_once(sessions: Session
             "actor-7",
         )
         assert orphan.lease_until < now()
-        assert queue.adopt(session, held.run.id, 1, "b", LEASE)
-        assert not queue.adopt(session, held.run.id, 1, "c", LEASE)
-        assert queue.orphans(session, now()) == []
+        assert leases.adopt(session, held.run.id, 1, "b", LEASE)
+        assert not leases.adopt(session, held.run.id, 1, "c", LEASE)
+        assert leases.orphans(session, now()) == []
     assert finish(sessions, held)
 
 
@@ -196,8 +197,8 @@ def test_an_attempt_that_lost_its_run_changes_nothing(sessions: Sessions) -> Non
     assert not finish(sessions, old, loss=9.0)
     assert release(sessions, old, failed=True) is None
     with sessions.begin() as session:
-        assert not queue.renew(session, old.run.id, old.attempt, "a", LEASE)
-        assert not queue.adopt(session, old.run.id, old.attempt, "a", LEASE)
+        assert not leases.renew(session, old.run.id, old.attempt, "a", LEASE)
+        assert not leases.adopt(session, old.run.id, old.attempt, "a", LEASE)
     run = service.get_run(sessions, old.run.id)
     assert (run.state, run.step, run.seconds) == (RunState.RUNNING, 0, 1.0)
     assert service.list_points(sessions, run.id) == []
@@ -233,7 +234,7 @@ def test_a_diverged_run_is_a_result_but_no_observation(sessions: Sessions) -> No
     (held,) = claim(sessions)
     append(sessions, held, curve(1, 2))
     with sessions.begin() as session:
-        assert queue.finish(session, held.run.id, 1, RunState.DIVERGED, math.nan, 1.0, "loss was nan")
+        assert attempts.finish(session, held.run.id, 1, RunState.DIVERGED, math.nan, 1.0, "loss was nan")
     run = service.get_run(sessions, held.run.id)
     assert (run.state, run.loss, run.reason) == (RunState.DIVERGED, 4.98, "loss was nan")
     assert service.observations(sessions, sweep.id) == []
@@ -380,11 +381,11 @@ def test_a_cancelled_sweep_ends_its_runs(sessions: Sessions) -> None:
     assert states == {RunState.FINISHED: 1, RunState.CANCELLED: 5}
     assert claim(sessions) == []
     with sessions.begin() as session:
-        assert queue.cancelled(session, [(done.run.id, 1), (held.run.id, 1), (held.run.id, 2)]) == [
+        assert leases.cancelled(session, [(done.run.id, 1), (held.run.id, 1), (held.run.id, 2)]) == [
             held.run.id
         ]
-        assert queue.cancelled(session, []) == []
-        assert not queue.renew(session, held.run.id, 1, "a", LEASE)
+        assert leases.cancelled(session, []) == []
+        assert not leases.renew(session, held.run.id, 1, "a", LEASE)
     # What its worker says after that changes no state; its seconds count, once.
     assert append(sessions, held, curve(1, 2)) == 0
     assert not finish(sessions, held, seconds=3.0)
@@ -472,22 +473,68 @@ def test_how_an_attempt_was_executed_is_stored_and_teaches(sessions: Sessions) -
     first, second, third = claim(sessions, limit=3)
     ran = Ran("CPU here", 4, 1e6)
     with sessions.begin() as session:
-        queue.finish(session, first.run.id, 1, RunState.FINISHED, 2.5, 7.0, ran=ran)
-        queue.release(session, second.run.id, 1, "preempted", False, 1.0, ran=ran)
+        attempts.finish(session, first.run.id, 1, RunState.FINISHED, 2.5, 7.0, ran=ran)
+        attempts.release(session, second.run.id, 1, "preempted", False, 1.0, ran=ran)
     assert finish(sessions, third)
     with reading(sessions) as session:
-        attempts = {row.run_id: row for row in session.scalars(select(AttemptRow))}
+        rows = {row.run_id: row for row in session.scalars(select(AttemptRow))}
     for held, told in ((first, ran), (second, ran)):
-        row = attempts[held.run.id]
+        row = rows[held.run.id]
         assert Ran(row.device or "", row.members, row.memory) == told
-    assert (attempts[third.run.id].device, attempts[third.run.id].members) == (None, 1)
+    assert (rows[third.run.id].device, rows[third.run.id].members) == (None, 1)
     (again,) = [one for one in claim(sessions, limit=5) if one.run.id == second.run.id]
     with sessions.begin() as session:
-        queue.finish(session, again.run.id, 2, RunState.FINISHED, 2.5, 1.0, ran=ran)
+        attempts.finish(session, again.run.id, 2, RunState.FINISHED, 2.5, 1.0, ran=ran)
     assert [(one.members, one.memory, one.device, one.kind) for one in service.timings(sessions)] == [
         (1, None, None, "gpt"),
         (4, 1e6, "CPU here", "gpt"),
     ]
+
+
+def test_code_of_ones_own_is_timed_by_its_entry(sessions: Sessions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sweeps.kinds.own._allowed", ["mylab"])
+    at = {"width": 8, "tokens": 1000}
+    one, other = (
+        parse(
+            {
+                "name": "own",
+                "proxy": {"kind": "own", "entry": f"mylab.{name}:train", "cost": {"params": "10*width"}},
+                "space": at,
+                "targets": [{"at": at}],
+            }
+        )
+        for name in ("one", "other")
+    )
+    submit(sessions, one)
+    (held,) = claim(sessions)
+    with sessions.begin() as session:
+        attempts.finish(session, held.run.id, 1, RunState.FINISHED, 2.5, 7.0, ran=Ran("CPU here"))
+    assert [(told.kind, told.seconds) for told in service.finished(sessions)] == [
+        ("own mylab.one:train", 7.0)
+    ]
+    known = service.durations(sessions, one)
+    assert known is not None and known.alone(held.run.cost) == pytest.approx(7.0)
+    assert service.durations(sessions, other) is None and service.durations(sessions, SPEC) is None
+
+
+def test_a_run_that_had_too_little_of_a_device_is_told_from_others(sessions: Sessions) -> None:
+    submit(sessions)
+    first, second = claim(sessions, limit=2)
+    with sessions.begin() as session:
+        assert leases.too_many_sharers(session, first.run.sweep_id) is None
+        leases.place(session, first.run.id, 1, "worker", sharers=4)
+        leases.place(session, second.run.id, 1, "worker", sharers=2)
+        released = attempts.release(session, first.run.id, 1, "too large", False, 1.0, undivided=True)
+        assert released is RunState.QUEUED
+        attempts.finish(session, second.run.id, 1, RunState.FINISHED, 2.5, 1.0, ran=Ran("GPU"))
+    (again,) = [one for one in claim(sessions, limit=9) if one.run.id == first.run.id]
+    assert again.run.undivided and not again.run.out_of_memory
+    with sessions.begin() as session:
+        leases.place(session, again.run.id, 2, "worker")
+        attempts.release(session, again.run.id, 2, "stopped", False, 1.0)
+        assert leases.too_many_sharers(session, again.run.sweep_id) == 4
+    assert service.get_run(sessions, again.run.id).undivided  # whatever else happens to it
+    assert [(one.sharers, one.device) for one in service.finished(sessions)] == [(2, "GPU")]
 
 
 def test_events_wait_for_transactions_that_began_earlier(sessions: Sessions, database_url: str) -> None:

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from store import queue, service
+from store import attempts, queue, service
 from store.db import Sessions, make_engine, make_sessions, migrate
 from sweeps.cost import Timing
 from sweeps.errors import Conflict, IllegalTransition, NotFound, SpecError
 from sweeps.runs import Point, Role, Run, RunState, Spent, Sweep, SweepState
-from sweeps.spec import Budget, Trainer, parse, spec_hash
+from sweeps.spec import Budget, parse, spec_hash
+from sweeps.trainer import Trainer
 
 SPEC = parse(
     {
@@ -49,9 +50,9 @@ def train(sessions: Sessions, limit: int = 100, state: RunState = RunState.FINIS
     for held in claims:
         point = Point(1, 10, 1000, "val_loss", loss_of(held.run), 1e9)
         with sessions.begin() as session:
-            queue.append(session, held.run.id, held.attempt, [point], "val_loss")
+            attempts.append(session, held.run.id, held.attempt, [point], "val_loss")
         with sessions.begin() as session:
-            assert queue.finish(session, held.run.id, held.attempt, state, loss_of(held.run), 2.0)
+            assert attempts.finish(session, held.run.id, held.attempt, state, loss_of(held.run), 2.0)
     return [held.run for held in claims]
 
 
@@ -219,13 +220,13 @@ def test_runs_that_needed_too_much_memory_bound_the_shape(sessions: Sessions) ->
     largest = sorted(claims, key=lambda held: held.run.cost.memory)[-2:]
     for held in largest:
         with sessions.begin() as session:
-            assert queue.release(session, held.run.id, held.attempt, "no room", True, 1.0, True)
+            assert attempts.release(session, held.run.id, held.attempt, "no room", True, 1.0, True)
     limit = largest[0].run.cost.memory
     assert [service.get_run(sessions, held.run.id).out_of_memory for held in largest] == [True, True]
     for held in claims:
         if held not in largest:
             with sessions.begin() as session:
-                queue.finish(session, held.run.id, held.attempt, RunState.FINISHED, loss_of(held.run), 2.0)
+                attempts.finish(session, held.run.id, held.attempt, RunState.FINISHED, loss_of(held.run), 2.0)
     assert service.advance(sessions, sweep.id, 4)
     after = service.list_runs(sessions, sweep.id)[len(claims) :]
     assert after and all(run.cost.memory < limit for run in after)
@@ -235,7 +236,7 @@ def test_an_attempt_that_goes_on_elsewhere_has_memory_again(sessions: Sessions) 
     service.create_sweep(sessions, SPEC)
     with sessions.begin() as session:
         (held,) = queue.claim(session, "a", 30.0)
-        queue.release(session, held.run.id, held.attempt, "no room", True, 1.0, True)
+        attempts.release(session, held.run.id, held.attempt, "no room", True, 1.0, True)
     assert service.get_run(sessions, held.run.id).out_of_memory
     with sessions.begin() as session:
         (again,) = queue.claim(session, "a", 30.0)
@@ -314,7 +315,7 @@ def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> 
     assert service.calibrated(sessions, "CPU one", "mlp")
     assert not service.calibrated(sessions, "GPU two", "mlp")
     known = service.durations(sessions, SPEC)
-    assert known is not None and known.stacks is None
+    assert known is not None and known.stacks is not None and known.stacks.sizes == ()
     model = known.alone
     assert model(cost) == pytest.approx(2.0)
     sweep, _ = service.create_sweep(sessions, SPEC)
@@ -323,6 +324,21 @@ def test_durations_are_learned_from_calibration_and_runs(sessions: Sessions) -> 
     train(sessions, 3)
     assert len(service.timings(sessions)) == 6
     assert [one.kind for one in service.timings(sessions)[:3]] == ["gpt"] * 3
+
+
+def test_what_changes_of_running_sweeps(sessions: Sessions) -> None:
+    first, _ = service.create_sweep(sessions, SPEC)
+    second, _ = service.create_sweep(sessions, SPEC)
+    assert [one.id for one in (first, second)] == [id_ for id_, *_ in service.running(sessions)]
+    train(sessions, 3)
+    found = {id_: (spec, standing) for id_, spec, standing in service.running(sessions)}
+    assert found[first.id] == (SPEC, service.Standing(revision=0, ended=3))
+    assert found[second.id] == (SPEC, service.Standing(revision=0, ended=0))
+    service.extend(sessions, first.id, Budget(runs=50))
+    service.cancel(sessions, second.id)
+    ((id_, spec, standing),) = service.running(sessions)
+    assert id_ == first.id and spec.budget.runs == 50
+    assert standing == service.Standing(revision=1, ended=3)
 
 
 def test_a_rest_of_seconds_that_starts_nothing_ends_the_sweep(sessions: Sessions) -> None:
@@ -363,7 +379,7 @@ def long_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sessions]:
     ]
     with sessions.begin() as session:
         (held,) = queue.claim(session, "a", 30.0)
-        queue.append(session, held.run.id, held.attempt, points, "val_loss")
+        attempts.append(session, held.run.id, held.attempt, points, "val_loss")
     yield sessions
     engine.dispose()
 
@@ -388,7 +404,7 @@ def test_points_are_thinned_on_every_database(sessions: Sessions) -> None:
     points = [Point(seq, seq, seq, "val_loss", 1.0 / seq, 1e9) for seq in range(1, 1001)]
     with sessions.begin() as session:
         (held,) = queue.claim(session, "a", 30.0)
-        queue.append(session, held.run.id, held.attempt, points, "val_loss")
+        attempts.append(session, held.run.id, held.attempt, points, "val_loss")
     assert service.list_points(sessions, 1, limit=4) == [points[i] for i in (0, 333, 666, 999)]
     assert service.list_points(sessions, 1, limit=2) == [points[0], points[-1]]
     assert service.list_points(sessions, 1, "other") == []

@@ -11,19 +11,20 @@ from typing import Any
 
 import pytest
 import torch
+from hearing import CLOCK, Ear
 from torch.profiler import ProfilerActivity, profile
 
 from sweeps.data import STDLIB
 from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
 from workers import cohort, device
-from workers.cohort import Cohort, evaluation_steps
-from workers.job import Job, Outcome, Provenance, Verdict
+from workers.cohort import Cohort
+from workers.job import Job, Outcome
+from workers.member import evaluation_steps
 from workers.train import train
 
 CONFIG = {"width": 8.0, "depth": 1.0, "tokens": 8e3, "lr": 1e-2, "batch": 4.0, "resolution": 32.0}
 METRICS = ["val_loss", "train_loss", "lr", "grad_norm", "tokens_per_second", "flop_utilisation", "spikes"]
-CLOCK = ("tokens_per_second", "flop_utilisation")
 
 
 def make_spec(**settings: Any) -> SweepSpec:
@@ -44,30 +45,10 @@ class Gone(BaseException):
     """The worker's process dies."""
 
 
-class Ear:
-    """Remembers what a training tells."""
-
-    def __init__(self, verdict: Callable[[list[Point]], Verdict] | None = None) -> None:
-        self.verdict = verdict
-        self.got: dict[int, list[Point]] = {}
-        self.outcomes: dict[int, Outcome] = {}
-
-    def began(self, run_id: int, provenance: Provenance) -> None:  # noqa: ARG002
-        self.provenance = provenance
-
-    def points(self, run_id: int, points: list[Point]) -> Verdict:
-        self.got.setdefault(run_id, []).extend(points)
-        return self.verdict(points) if self.verdict else Verdict.CONTINUE
-
-    def ended(self, run_id: int, outcome: Outcome) -> None:
-        assert run_id not in self.outcomes
-        self.outcomes[run_id] = outcome
-
-
-def run(job: Job, verdict: Callable[[list[Point]], Verdict] | None = None) -> tuple[Outcome, list[Point]]:
-    ear = Ear(verdict)
+def run(job: Job, stop: Callable[[list[Point]], bool] = lambda _: False) -> tuple[Outcome, list[Point]]:
+    ear = Ear(lambda _, points: stop(points))
     train([job], ear)
-    return ear.outcomes[job.run_id], ear.got.get(job.run_id, [])
+    return ear.outcomes[job.run_id], ear.heard
 
 
 def repeatable(points: list[Point]) -> list[tuple[int, int, int, str, float]]:
@@ -106,7 +87,7 @@ def test_an_interrupted_run_ends_bit_for_bit_as_one_left_alone(
 ) -> None:
     job = make_job(tmp_path, make_spec(trainer=settings))
     whole, points = run(job)
-    stopped, before = run(job, lambda points: Verdict.STOP if points else Verdict.CONTINUE)
+    stopped, before = run(job, bool)
     assert stopped.status == "stopped"
     assert stopped.reason == "asked to stop"
     assert stopped.loss is None
@@ -124,10 +105,10 @@ def test_a_worker_that_dies_loses_only_what_follows_its_last_checkpoint(tmp_path
     job = replace(make_job(tmp_path), checkpoint_seconds=0.0)
     whole, points = run(job)
 
-    def die(points: list[Point]) -> Verdict:
+    def die(points: list[Point]) -> bool:
         if points and points[-1].step > 20:
             raise Gone
-        return Verdict.CONTINUE
+        return False
 
     with pytest.raises(Gone):
         run(job, die)
@@ -137,7 +118,7 @@ def test_a_worker_that_dies_loses_only_what_follows_its_last_checkpoint(tmp_path
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run(make_job(tmp_path), lambda points: Verdict.STOP if points else Verdict.CONTINUE)
+    run(make_job(tmp_path), bool)
     outcome, points = run(make_job(tmp_path, lr=2e-2))
     fresh, expected = run(make_job(tmp_path, lr=2e-2))
     assert "belongs to another run" in caplog.text
@@ -149,11 +130,11 @@ def test_a_stop_is_noticed_between_evaluations(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(cohort, "REPORT_SECONDS", 0.0)
     calls: list[int] = []
 
-    def verdict(points: list[Point]) -> Verdict:
+    def stop(points: list[Point]) -> bool:
         calls.append(len(points))
-        return Verdict.STOP if len(calls) > 5 else Verdict.CONTINUE
+        return len(calls) > 5
 
-    outcome, _ = run(make_job(tmp_path, make_spec(trainer={"evaluations": 1})), verdict)
+    outcome, _ = run(make_job(tmp_path, make_spec(trainer={"evaluations": 1})), stop)
     assert outcome.step == 5
     assert calls == [0] * 6
 

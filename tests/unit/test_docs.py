@@ -137,6 +137,13 @@ def test_a_law_of_ones_own_takes_twenty_lines() -> None:
     assert len(lines) <= 20
 
 
+def test_the_example_of_sharing_is_one() -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "devices.md").read_text(), re.DOTALL)
+    at = {"width": 8, "depth": 1, "tokens": 100_000}
+    given = {"name": "example", "space": at, "targets": [{"at": at}]}
+    assert parse(given | yaml.safe_load(example)).resources.sharing == "measured"
+
+
 def test_the_examples_of_the_parametrisation_print_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "parametrisation.md").read_text()
     examples = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", page, re.DOTALL)

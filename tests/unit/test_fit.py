@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,6 +130,20 @@ def test_warnings_have_codes(ensemble) -> None:
     assert "far" in [warning.code for warning in far.warnings]
     near = predict(SPEC, ensemble, {"width": 8, "depth": 1, "tokens": 1e5})
     assert "inside" in [warning.code for warning in near.warnings]
+
+
+def test_answers_tell_the_rate_of_a_training(ensemble) -> None:
+    assert predict(SPEC, ensemble, TARGET).lr_used is None
+    ruled = replace(SPEC, trainer=replace(SPEC.trainer, batch_rule="sqrt", base_batch=4))
+    found = optimum(ruled, ensemble, TARGET | {"batch": 64}).prediction
+    assert found.lr_used == pytest.approx(4.0 * found.at["lr"])
+    fast = found.at | {"lr": 1.2 * found.at["lr"]}
+    (told,) = [
+        one.message
+        for one in predict(ruled, ensemble, TARGET | {"batch": 64}, [fast]).warnings
+        if one.code == "diverged_near"
+    ]
+    assert f"diverged at lr {1.2 * found.lr_used:.3g}" in told  # as the runs' metric has it
 
 
 def test_a_run_that_diverged_near_the_rate_taken_is_told(ensemble) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sweeps.data import STDLIB
 from sweeps.proxy import Proxy
-from sweeps.spec import Trainer
+from sweeps.trainer import Trainer
 from workers import optimizer
 from workers.parametrisation import rules
 from workers.proxies.gpt import GPT, build

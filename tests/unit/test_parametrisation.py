@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from copy import deepcopy
+from typing import Any, Literal
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from sweeps.data import SOURCES
 from sweeps.proxy import Proxy
-from sweeps.spec import Config, SweepSpec, Trainer, parse, spec_hash, to_dict, warnings
-from workers.parametrisation import Rule, batch_factor, rules
+from sweeps.spec import Config, SweepSpec, parse, spec_hash, to_dict, warnings
+from sweeps.trainer import Trainer
+from workers import optimizer as optimizers
+from workers.parametrisation import Rule, rules
 from workers.proxies import build
 from workers.proxies.model import Branch, Model
 from workers.proxies.transformer import Block
@@ -76,6 +80,52 @@ def test_rules_of_sgd() -> None:
     }
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_it_trains_as_the_form_without_a_multiplier(optimizer: Literal["adamw", "sgd"]) -> None:
+    """Yang et al. 2022, table 3: the readout learns at a rate over m instead, from weights over m.
+
+    Adam's epsilon follows the readout's gradients, which are m times as large there.
+    """
+    m, steps, lr = 4.0, 8, 0.01
+    model, config, proxy = built("mlp", 1, width=128, depth=3)
+    model.double()
+    plain = deepcopy(model)
+    plain.head.multiplier = 1.0
+    rated = rules(model, config, proxy, optimizer)
+    ours = optimizers.make(
+        model, config | {"lr": lr, "beta2": 0.95, "weight_decay": 0.0}, Trainer(optimizer=optimizer), rated
+    )
+    optimizers.set_rate(ours, lr)
+    wide, hidden = {"adamw": (lr, lr / m), "sgd": (lr * m, lr)}[optimizer]
+    groups = [
+        {"params": [weight], "lr": hidden if name.startswith("blocks") and weight.ndim > 1 else wide}
+        for name, weight in plain.named_parameters()
+        if not name.startswith("head")
+    ]
+    groups += [
+        {"params": [plain.head.weight], "lr": lr / m, "eps": optimizers.EPSILON * m},
+        {"params": [plain.head.bias], "lr": lr},
+    ]
+    theirs: torch.optim.Optimizer = (
+        torch.optim.Adam(groups, betas=(optimizers.BETA1, 0.95), eps=optimizers.EPSILON)
+        if optimizer == "adamw"
+        else torch.optim.SGD(groups, momentum=optimizers.MOMENTUM)
+    )
+    random = torch.Generator().manual_seed(2)
+    for _ in range(steps):
+        inputs = torch.randn(16, 64, generator=random, dtype=torch.float64)
+        labels = torch.randint(10, (16,), generator=random)
+        lost = []
+        for one, by in ((model, ours), (plain, theirs)):
+            loss = F.cross_entropy(one(inputs), labels)
+            by.zero_grad()
+            torch.autograd.backward(loss)
+            by.step()
+            lost.append(loss.item())
+        assert lost[0] == pytest.approx(lost[1], rel=1e-10)
+    assert lost[0] != pytest.approx(math.log(10), rel=1e-3)  # of guessing: they have moved
+
+
 @pytest.mark.parametrize("kind", ["convnet", "vit", "gpt"])
 def test_deeper_models_have_weaker_branches_and_adam_is_slower_there(kind: str) -> None:
     model, *given = built(kind, 1, depth=8)
@@ -124,9 +174,10 @@ def test_logits_are_bounded_alike_at_every_head_width(kind: str) -> None:
 
 
 def test_the_rate_follows_the_batch() -> None:
-    found = {rule: batch_factor(Trainer(batch_rule=rule), 64.0) for rule in ("none", "linear", "sqrt")}  # type: ignore[arg-type]
-    assert found == {"none": 1.0, "linear": 4.0, "sqrt": 2.0}
-    assert batch_factor(Trainer(batch_rule="sqrt", base_batch=64), 16.0) == 0.5
+    rules: tuple[Literal["none", "linear", "sqrt"], ...] = ("none", "linear", "sqrt")
+    found = {rule: float(Trainer(batch_rule=rule).rates(1e-3, 64.0)) for rule in rules}
+    assert found == pytest.approx({"none": 1e-3, "linear": 4e-3, "sqrt": 2e-3})
+    assert float(Trainer(batch_rule="sqrt", base_batch=64).rates(1.0, 16.0)) == 0.5
 
 
 def spec(**given: Any) -> SweepSpec:

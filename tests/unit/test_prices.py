@@ -30,6 +30,7 @@ STACKS = Stacks(
     peaks=MemoryModel(),
     sizes=(4, 16),
     largest=math.inf,
+    largest_stacked=math.inf,
 )
 SHARED, APART = Durations(ALONE, STACKS), Durations(ALONE)
 

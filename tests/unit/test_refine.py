@@ -103,6 +103,15 @@ def test_what_was_tried_beside_the_grid_is_ruled_out(posterior: Posterior) -> No
     assert not RuledOut.of(ASKED, [], [bad], []).open(found).any()
 
 
+def test_a_rate_that_diverged_is_the_one_of_training() -> None:
+    at = {name: axis.values[0] for name, axis in ASKED.space.items()} | {"batch": 8.0}
+    table = tabulate_configs(ASKED, [at | {"lr": lr} for lr in (1e-3, 1.2e-3, 2e-3)])
+    diverged = at | {"lr": 1e-3, "batch": 16.0}
+    assert RuledOut.of(ASKED, [], [diverged], []).open(table).tolist() == [False] * 3
+    ruled = replace(ASKED, trainer=replace(ASKED.trainer, batch_rule="sqrt"))
+    assert RuledOut.of(ruled, [], [diverged], []).open(table).tolist() == [True, True, False]
+
+
 def test_runs_that_need_too_much_memory_are_ruled_out() -> None:
     table = candidates(ASKED)
     middle = int(np.argsort(table["memory"])[len(table) // 2])

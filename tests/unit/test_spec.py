@@ -256,6 +256,12 @@ def test_complete_fills_single_values_and_defaults() -> None:
         (small(laws={"count": "all"}), "laws.count", "'all'", "one of total, body, active"),
         (small(stop={"tolerance": 1}), "stop.tolerance", "1", "below 1"),
         (small(proxy={"kind": "gtp"}), "proxy.kind", "'gtp'", "did you mean gpt?"),
+        (
+            small(resources={"gpus": 0.5, "sharing": "measured"}),
+            "resources.sharing",
+            "measured, with 0.5 GPUs for 1 processes",
+            "none, or measured with gpus: 1",
+        ),
         (small(proxy={"dataset": "web"}), "proxy.dataset", "'web'", "one of stdlib"),
         (small(proxy={"heads": 3}), "proxy.heads", "3 heads for width 8", "divide every width"),
         (small(proxy={"heads": 0}), "proxy.heads", "0", "at least 1"),

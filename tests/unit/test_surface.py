@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeps.spec import SweepSpec, parse
-from sweeps.surface import Surface, surface
+from sweeps.surface import Surface, surface, surface_over
 
 
 def spec(**space: object) -> SweepSpec:
@@ -51,6 +51,27 @@ def test_gradient_equals_central_differences(seed: int) -> None:
         [(FULL.evaluate(theta + e, x)[0] - FULL.evaluate(theta - e, x)[0]) / 2e-6 for e in step], axis=-1
     )
     np.testing.assert_allclose(gradient, numeric, atol=1e-5 * (1 + np.abs(numeric).max()))
+
+
+def test_priors_are_those_of_the_rate_in_training() -> None:
+    """Two bowls over one axis of batches: the rate of training, and the rate that the batch scales to it."""
+    varied = {"lr": [1e-3, 1e-2], "batch": [8.0, 32.0]}
+    for power in (0.5, 1.0):
+        used, asked = surface_over(varied), surface_over(varied, batch_power=power)
+        x = rows(used, 50, 1)
+        scaled = x | {"lr": x["lr"] - power * x["batch"]}
+        ours, theirs = (np.array([p.mean for p in one.parameters]) for one in (used, asked))
+        best, there = used.joint(ours, x), asked.joint(theirs, scaled)
+        np.testing.assert_allclose(there["lr"] + power * there["batch"], best["lr"], atol=1e-12)
+        for one, other in zip(used._walls(ours), asked._walls(theirs), strict=True):
+            z = {n: x[n] - best[n] for n in best}
+            o = {n: scaled[n] - there[n] for n in there}
+            true, found = (
+                of[wall.axis] + (wall.lean * of[wall.other] if wall.other else 0.0)
+                for wall, of in ((one, z), (other, o))
+            )
+            ratio = true / found
+            np.testing.assert_allclose(ratio, ratio[0])  # the same wall, but for its curvature
 
 
 @given(seed=st.integers(0, 10_000))

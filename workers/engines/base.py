@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sweeps.data import Task
-from sweeps.spec import Config, Trainer
+from sweeps.spec import Config
+from sweeps.trainer import Trainer
 from workers.optimizer import BETA1, rate
-from workers.parametrisation import Rule, batch_factor
+from workers.parametrisation import Rule
 from workers.team import Team
 
 State: TypeAlias = dict[str, Any]  # one member's weights and what its optimiser knows of each, by name
@@ -51,7 +52,7 @@ class Plan:
             for steps in set(self.steps)
         }
         for member, (config, steps) in enumerate(zip(self.configs, self.steps, strict=True)):
-            peak = float(config["lr"]) * batch_factor(self.trainer, float(config["batch"]))
+            peak = float(self.trainer.rates(config["lr"], config["batch"]))
             table[:steps, member] = peak * shares[steps]
         return table
 

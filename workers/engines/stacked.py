@@ -87,8 +87,9 @@ class Stacked:
 
     def state(self, member: int) -> State:
         """Weights and moments by name."""
-        parts = {"weight": self._flat[member]} | {k: v[member] for k, v in self._update.moments.items()}
-        split = {kind: self._split(row) for kind, row in parts.items()}
+        rows = {"weight": self._flat[member]} | {k: v[member] for k, v in self._update.moments.items()}
+        # Copies: what writes a view to disk writes all that it is a view of.
+        split = {kind: self._split(row.clone()) for kind, row in rows.items()}
         named = {name: {kind: split[kind][name] for kind in split} for name in self._shapes}
         return named | {"step": self._update.steps}
 
