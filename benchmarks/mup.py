@@ -13,6 +13,7 @@ import argparse
 import math
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from sweeps.coordinates import PARAMETRISATIONS
 from sweeps.data import SOURCES
 from sweeps.runs import Point
-from sweeps.spec import SweepSpec, parse
+from sweeps.spec import Config, SweepSpec, parse
 from workers.job import Job, Outcome, Provenance, Verdict
 from workers.train import train
 
@@ -51,26 +52,22 @@ class Ends:
         self.loss[run_id] = math.inf if outcome.loss is None else outcome.loss
 
 
-def losses(spec: SweepSpec, at: dict[str, float], rates: np.ndarray, seeds: int) -> np.ndarray:
-    """Final held-out loss of every rate and seed, (rates, seeds); inf of those that diverged."""
+def trained(spec: SweepSpec, configs: Sequence[Config]) -> list[float]:
+    """Final held-out loss of each, those of equal shape as one stack; inf of those that diverged."""
     ends = Ends()
     with tempfile.TemporaryDirectory() as folder:
         jobs = [
-            Job(
-                i * seeds + seed,
-                1,
-                spec,
-                spec.source,
-                spec.complete(at | {"lr": float(rate), "seed": float(seed)}),
-                str(Path(folder) / f"{i}-{seed}.pt"),
-                1e9,
-                None,
-            )
-            for i, rate in enumerate(rates)
-            for seed in range(seeds)
+            Job(i, 1, spec, spec.source, spec.complete(at), str(Path(folder) / f"{i}.pt"), 1e9, None)
+            for i, at in enumerate(configs)
         ]
         train(jobs, ends)
-    return np.array([ends.loss[run] for run in range(len(jobs))]).reshape(len(rates), seeds)
+    return [ends.loss[run] for run in range(len(jobs))]
+
+
+def losses(spec: SweepSpec, at: Config, rates: np.ndarray, seeds: int) -> np.ndarray:
+    """Final held-out loss of every rate and seed, (rates, seeds); inf of those that diverged."""
+    configs = [at | {"lr": float(rate), "seed": float(seed)} for rate in rates for seed in range(seeds)]
+    return np.array(trained(spec, configs)).reshape(len(rates), seeds)
 
 
 def best_rate(rates: np.ndarray, loss: np.ndarray) -> float:
