@@ -115,10 +115,12 @@ def choose(
     known = read & {*base}
     if "width" in known:
         free = [name for name in ("depth", "resolution") if name in known]
-        every = _every(seen, base, free, factor, budget)
+        reach = _reach(factor, base["flops"], study.ensemble.largest_flops)
+        every = _every(seen, base, free, factor, budget, reach)
         asked = {name: column for name, column in moved(_followed(every)).items() if name in read}
-        lowest = int(np.argmin(study.posterior.mean_loss(study.columns(asked)).median))
-        by[FREE] = Multipliers(**{name: float(column[lowest]) for name, column in every.items()})
+        if len(every["width"]):
+            lowest = int(np.argmin(study.posterior.mean_loss(study.columns(asked)).median))
+            by[FREE] = Multipliers(**{name: float(column[lowest]) for name, column in every.items()})
     found, time = [], None if seconds is None else _seconds(seen, seconds, base)
     times = {name: _followed(vars(one)) for name, one in by.items()}
     at = moved({name: np.array([one[name] for one in times.values()]) for name in times["w"]})
@@ -155,7 +157,7 @@ def choose_in_sweep(
     view = answers.view_of(spec, ensemble)
     base = answers.with_best(view, at)
     cost, varied = spec.cost(base), {name for name, axis in spec.space.items() if len(axis.values) > 1}
-    wanted = factor * float(getattr(cost, budget))
+    wanted = factor * float(getattr(cost, budget)) * (1.0 + TINY)
     kept = {name: value for name, value in base.items() if name != "lr" or name not in varied}
     shapes = {
         name: _shape(spec, base, strategy, _times(strategy, factor, budget), budget, wanted)
@@ -164,7 +166,8 @@ def choose_in_sweep(
     }
     if "width" in ensemble.sources:
         free = [name for name in ("depth", "resolution") if name in varied]
-        shapes[FREE] = _best(view, base, kept, free, factor, budget, wanted)
+        reach = _reach(factor, cost.flops, ensemble.largest_flops)
+        shapes[FREE] = _best(view, base, kept, free, reach, budget, wanted)
     found = []
     for name, shape in shapes.items():
         if shape is None:
@@ -192,16 +195,31 @@ def _followed(by: Mapping[str, Any]) -> dict[str, Any]:
     return {**by, **follow, "activations": by["depth"] * by["width"] * area}
 
 
-def _within(name: str, tried: ArrayLike, base: float, factor: float, budget: str) -> tuple[float, float]:
-    """Ends of depth, width or resolution: what was tried and the base, moved as far as the strategy moves
-    it that gives it the whole growth."""
-    alone, known = STRATEGIES[name[0]], np.append(np.asarray(tried, dtype=float), base)
-    times = float(getattr(alone.at(_times(alone, factor, budget)), name))
-    return float(known.min()) * min(times, 1.0), float(known.max()) * max(times, 1.0)
+def _reach(factor: float, flops: float, largest: float) -> tuple[float, float]:
+    """How far free shapes may go below the least and above the most that was tried, as factors in FLOPs: no
+    further than the budget, since laws know little about shapes unlike all that they have seen.
+
+    Args:
+        flops: of the base.
+        largest: of any run.
+    """
+    return min(factor, 1.0), max(factor * flops / largest, 1.0)
+
+
+def _within(name: str, tried: ArrayLike, base: float, reach: tuple[float, float]) -> tuple[float, float]:
+    """Ends of depth, width or resolution: of what was tried and the base, moved by all of the reach."""
+    known = np.append(np.asarray(tried, dtype=float), base)
+    low, high = (getattr(STRATEGIES[name[0]].at(times), name) for times in reach)
+    return float(known.min() * low), float(known.max() * high)
 
 
 def _every(
-    seen: Mapping[str, Array], base: Mapping[str, float], free: Sequence[str], factor: float, budget: str
+    seen: Mapping[str, Array],
+    base: Mapping[str, float],
+    free: Sequence[str],
+    factor: float,
+    budget: str,
+    reach: tuple[float, float],
 ) -> dict[str, Array]:
     """Factors of depth, width and resolution of shapes that spend the budget, (n,) each.
 
@@ -210,12 +228,12 @@ def _every(
     """
     by = {"depth": np.ones(1), "resolution": np.ones(1)}
     for name in free:
-        ends = _within(name, seen[name], base[name], factor, budget)
+        ends = _within(name, seen[name], base[name], reach)
         by[name] = np.geomspace(*ends, STEPS) / base[name]
     by = dict(zip(by, (one.ravel() for one in np.meshgrid(*by.values())), strict=True))
     width = factor / (by["depth"] * by["resolution"] ** 2)
     by["width"] = np.sqrt(width) if budget == "flops" else width
-    low, high = np.array(_within("width", seen["width"], base["width"], factor, budget)) / base["width"]
+    low, high = np.array(_within("width", seen["width"], base["width"], reach)) / base["width"]
     inside = (by["width"] >= low * (1.0 - TINY)) & (by["width"] <= high * (1.0 + TINY))
     return {name: one[inside] for name, one in by.items()}
 
@@ -266,11 +284,11 @@ def _shape(
     shape = {name: float(max(1, round(base[name] * s ** getattr(strategy, name)))) for name in SHAPE}
     if strategy.resolution:
         shape["resolution"] = places * max(1, round(base["resolution"] * s**strategy.resolution / places))
-    if strategy.width:  # width makes up for what the others lost to rounding
+    if strategy.width:  # the widest that the budget pays for, whatever the others lost to rounding
         step = _step(spec)
         widths = step * np.arange(1.0, 2.0 * shape["width"] / step + 2.0)
-        costs = np.log(tabulate(spec, base | shape | {"width": widths})[budget])
-        shape["width"] = float(widths[np.argmin(np.abs(costs - np.log(wanted)))])
+        paid = tabulate(spec, base | shape | {"width": widths})[budget] <= wanted
+        shape["width"] = float(widths[max(int(np.count_nonzero(paid)), 1) - 1])
     return shape
 
 
@@ -289,7 +307,7 @@ def _best(
     base: Config,
     kept: Config,
     free: Sequence[str],
-    factor: float,
+    reach: tuple[float, float],
     budget: str,
     wanted: float,
 ) -> Config | None:
@@ -304,7 +322,7 @@ def _best(
     spec, step = view.spec, _step(view.spec)
 
     def ends(name: str) -> tuple[float, float]:
-        return _within(name, spec.space[name].values, base[name], factor, budget)
+        return _within(name, spec.space[name].values, base[name], reach)
 
     grid = {"depth": np.array([base["depth"]]), "resolution": np.array([base["resolution"]])}
     for name in free:

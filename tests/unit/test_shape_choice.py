@@ -71,7 +71,8 @@ def test_the_shape_of_the_lowest_loss_comes_first(study: Study) -> None:
     assert study.ensemble.laws.keys() == {"gemstones"}  # the law of the catalogue that reads these columns
     found = choose(study, 4.0, base=BASE)
     # No run tells what resolution is worth.
-    assert [one.strategy for one in found] == ["free", "w", "dw", "d"]
+    assert {found[0].strategy, found[1].strategy} == {"free", "w"}  # nearly the same shape here
+    assert [one.strategy for one in found[2:]] == ["dw", "d"]
     assert [one.best for one in found] == [True, False, False, False]
     for one in found:
         assert one.flops == pytest.approx(4.0) and one.params == pytest.approx(4.0)
@@ -79,11 +80,11 @@ def test_the_shape_of_the_lowest_loss_comes_first(study: Study) -> None:
         assert one.low < true(one.at) < one.high and one.loss == pytest.approx(true(one.at), rel=0.004)
         assert one.at["tokens"] == 1e10 and one.at["flops"] == pytest.approx(4 * 6 * BASE["params"] * 1e10)
         assert one.seconds is None and not one.best_for_time and one.warnings == ()
-    assert (found[1].at["width"], found[1].at["depth"]) == pytest.approx((1024.0, 8.0))
-    depths = np.geomspace(4.0, 128.0, 500)
+    assert by(found)["w"].at["width"] == pytest.approx(1024.0) and by(found)["w"].at["depth"] == 8.0
+    depths = np.geomspace(8.0, 32.0, 500)  # at smaller ones the width is beyond all runs
     every = {"depth": depths, "width": 2 * 512 * (8 / depths) ** 0.5, "params": 4 * BASE["params"]}
-    assert true(found[0].at) < 1.002 * true(every | {"tokens": 1e10}).min()
-    assert found[0].extrapolation == found[1].extrapolation
+    assert true(by(found)["free"].at) < 1.002 * true(every | {"tokens": 1e10}).min()
+    assert found[0].extrapolation == pytest.approx(found[1].extrapolation)
 
 
 def test_a_budget_of_activations(study: Study) -> None:
@@ -217,7 +218,7 @@ def test_a_sweep_over_three_axes_finds_its_best_shape(budget: str) -> None:
     found = by(choose_in_sweep(asked, fitted, base, 2.0, budget=budget))
     assert len(found) == 10 and all(one.at["resolution"] % 4 == 0.0 for one in found.values())
     within = [one for one in found.values() if getattr(one, budget) <= 2.0]  # others gain by rounding
-    assert min(within, key=lambda one: one.loss) == found["free"]
+    assert found["free"].loss == min(one.loss for one in within)
     assert loss(found["free"].at) < 1.005 * min(loss(one.at) for one in within)
 
 
@@ -228,8 +229,8 @@ def run(*arguments: object) -> Result:
 def test_the_command(file: Path) -> None:
     base = ",".join(f"{name}={value:g}" for name, value in BASE.items())
     rows = json.loads(run(4, file, "--map", f"{MAP}, seconds=s", "--base", base, "--json").stdout)
-    assert [row["strategy"] for row in rows] == ["free", "w", "dw", "d"] and rows[0]["best"]
-    assert rows[1]["seconds"] == pytest.approx(251.7, rel=0.01)
+    assert [row["strategy"] for row in rows[2:]] == ["dw", "d"] and rows[0]["best"]
+    assert {row["strategy"]: row["seconds"] for row in rows}["w"] == pytest.approx(251.7, rel=0.01)
     text = run(4, file, "--map", MAP, "--budget", "activations").stdout
     assert "best" in text and "width 4096" in text and "a new run" in text
     assert (
