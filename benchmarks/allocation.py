@@ -3,13 +3,12 @@
     python benchmarks/allocation.py --kind convnet [--seeds 6] [--processes 2] [--runs FILE]
 
 Every shape of a grid of widths, depths and resolutions that costs at most C is trained once, with a rate that
-maximal update carries from shape to shape, and the laws of the catalogue that read width and depth are
-fitted, with a best resolution that moves with the parameters. The
-base is the best shape of a small compute, a quarter of C: the three with the lowest losses are trained with
-more seeds. From it the largest compute of the sweep is doubled, with images and batch as they are: by
-EfficientNet's rule (Tan and Le 2019), by the other rules beside it, and by the sweep's answer for the best of
-all shapes. Each is trained with several seeds. Printed: predicted and measured loss, and the difference to
-EfficientNet's with its standard error. Times play no part in it.
+maximal update carries from shape to shape. The laws of the catalogue that read width and depth are fitted,
+with a best resolution that moves with the parameters. The base is the best shape of a small compute, an
+eighth to a quarter of C: the three with the lowest losses are trained with more seeds. From it the largest
+compute of the sweep is doubled, with images and batch as they are: by EfficientNet's rule (Tan and Le 2019),
+by other rules, and by the sweep's answer for the best of all shapes. Each is trained with several seeds.
+Printed: predicted and measured loss, and the difference to EfficientNet's with its standard error.
 
 ``--runs`` keeps each run in a file and takes from there what was trained before.
 """
@@ -192,7 +191,9 @@ def compared(runs: Runs, seeds: int) -> None:
     print("|---|---|---|---|---|---|")
     for rule, loss in losses.items():
         one, error = by[rule], np.sqrt((loss.var(ddof=1) + theirs.var(ddof=1)) / seeds)
-        more = "" if loss is theirs else f"{loss.mean() - theirs.mean():+.4f} +- {error:.4f}"
+        alike = "" if rule == "efficientnet" else "the same shape"
+        apart = f"{loss.mean() - theirs.mean():+.4f} +- {error:.4f}"
+        more = alike if one.at == by["efficientnet"].at else apart
         predicted = f"{one.loss:.4f} ({one.mean_low:.4f} to {one.mean_high:.4f})"
         measured = f"{loss.mean():.4f} +- {loss.std(ddof=1) / np.sqrt(seeds):.4f}"
         share = spec.cost(one.at).flops / most
