@@ -15,18 +15,14 @@ from __future__ import annotations
 
 import argparse
 import math
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
-from parts.hearing import Ends
+from parts.trained import trained
 
 from sweeps.coordinates import PARAMETRISATIONS
 from sweeps.data import SOURCES
-from sweeps.spec import SweepSpec, parse
-from workers.job import Job
-from workers.train import train
+from sweeps.spec import Config, SweepSpec, parse
 
 BESIDE = 3  # points of the grid on each side of the best that the parabola goes through
 ASKED = 1.5, 3.0  # under mup at most, under standard at least
@@ -43,27 +39,10 @@ SHAPES = {
 }
 
 
-def losses(spec: SweepSpec, at: dict[str, float], rates: np.ndarray, seeds: int) -> np.ndarray:
+def losses(spec: SweepSpec, at: Config, rates: np.ndarray, seeds: int) -> np.ndarray:
     """Final loss of every rate and seed, (rates, seeds); inf of those that diverged."""
-    ends = Ends()
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = [
-            Job(
-                i * seeds + seed,
-                1,
-                spec,
-                spec.source,
-                spec.complete(at | {"lr": float(rate), "seed": float(seed)}),
-                str(Path(folder) / f"{i}-{seed}.pt"),
-                1e9,
-                None,
-            )
-            for i, rate in enumerate(rates)
-            for seed in range(seeds)
-        ]
-        train(jobs, ends)
-    found = [ends.outcomes[run].loss for run in range(len(jobs))]
-    return np.array([np.inf if loss is None else loss for loss in found]).reshape(len(rates), seeds)
+    configs = [at | {"lr": float(rate), "seed": float(seed)} for rate in rates for seed in range(seeds)]
+    return np.array(trained(spec, configs)).reshape(len(rates), seeds)
 
 
 def best_rate(rates: np.ndarray, loss: np.ndarray) -> float:

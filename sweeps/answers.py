@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sweeps.ensemble import Ensemble
 from sweeps.errors import FitError, Warning
@@ -220,6 +221,20 @@ def with_best(view: View, at: Config) -> Config:
             best = view.best(view.columns(full), axis.name)[0]
             full[axis.name] = _usable(view.spec, axis.name, float(axis.value(np.array(best))))
     return view.spec.complete(full)
+
+
+def mean_losses(view: View, columns: Mapping[str, ArrayLike]) -> Array:
+    """The median loss at many configurations, (n,), open hyperparameters at their optimum.
+
+    Args:
+        columns: axes of the proxy, each (n,) or a number.
+    """
+    x = view.frame.columns(tabulate(view.spec, columns))
+    for axis in view.frame.surface.axes:
+        if axis.name not in columns:
+            values = view.spec.space[axis.name].values
+            x[axis.name] = np.clip(view.best(x, axis.name), *axis.coordinate(np.array(values))[[0, -1]])
+    return view.mean_loss(x).median
 
 
 def _usable(spec: SweepSpec, name: str, value: float) -> float:

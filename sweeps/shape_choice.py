@@ -1,15 +1,19 @@
-"""Which way to scale a shape: every strategy at a budget, with the loss and the seconds predicted for it.
+"""Which shape to train at a budget: every strategy's and the best of all, with predicted loss and seconds.
 
-Strategies share out the growth in FLOPs between depth, width and resolution (``sweeps.shapes``). Tokens stay
-as they are, and the learning rate is taken at its predicted optimum.
+Strategies share out the growth in FLOPs between depth, width and resolution (``sweeps.shapes``). The best of
+all shapes follows no strategy: depth and resolution are enumerated, the width spends the rest of the budget,
+and the laws say which has the lowest loss. Tokens stay as they are, and the learning rate is taken at its
+predicted optimum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sweeps import answers
 from sweeps.cost import SecondsModel
@@ -26,15 +30,19 @@ from sweeps.wording import choices
 BUDGETS = ("flops", "activations")
 SHAPE = frozenset({"width", "depth", "resolution"})
 DIGITS = 6  # of ln L, beyond which shapes are equals
+FREE = "free"  # the best of all shapes
+STEPS = 48  # values of depth, and of resolution, that are tried at most
+TINY = 1e-9  # relative, of rounding
+HALVINGS = 20  # of the widths that may spend a budget
 SEARCH = np.exp(np.linspace(-3.0, 3.0, 241))  # around the factor, where a shape's own cost meets the budget
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A strategy at the budget.
+    """A shape at the budget.
 
     Args:
-        strategy: of ``STRATEGIES``.
+        strategy: of ``STRATEGIES``, or ``FREE``.
         by: factors of depth, width and resolution.
         flops, params, activations: times those of the base.
         seconds: of the run; None where nothing was timed.
@@ -73,9 +81,9 @@ def choose(
     base: Mapping[str, float] | None = None,
     seconds: Array | None = None,
 ) -> list[Choice]:
-    """Every strategy by a fitted table, lowest predicted loss first.
+    """Every strategy and the best of all shapes by a fitted table, lowest predicted loss first.
 
-    Strategies that move the resolution take part where the fit knows it.
+    What moves the resolution takes part where the fit knows it, the best of all where laws read the width.
 
     Args:
         study: whose laws read width and depth, or at least parameters.
@@ -98,16 +106,29 @@ def choose(
     given = {name: np.array([value]) for name, value in base.items()}
     base = {name: float(column[0]) for name, column in (given | compute(given, seen)).items()}
     tried = {name: one for name, one in STRATEGIES.items() if not one.resolution or "resolution" in read}
-    by, times = zip(*(grown(one, factor, budget) for one in tried.values()), strict=True)
+    by = {name: one.at(_times(one, factor, budget)) for name, one in tried.items()}
     shown = [name for name in base if name in read | SHAPE]
-    at = {name: base[name] * np.array([one.get(name, 1.0) for one in times]) for name in shown}
+
+    def moved(times: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: base[name] * np.asarray(times.get(name, 1.0)) for name in shown}
+
+    known = read & {*base}
+    if "width" in known:
+        free = [name for name in ("depth", "resolution") if name in known]
+        reach = _reach(factor, base["flops"], study.ensemble.largest_flops)
+        every = _every(seen, base, free, factor, budget, reach)
+        asked = {name: column for name, column in moved(_followed(every)).items() if name in read}
+        if len(every["width"]):
+            lowest = int(np.argmin(study.posterior.mean_loss(study.columns(asked)).median))
+            by[FREE] = Multipliers(**{name: float(column[lowest]) for name, column in every.items()})
+    found, time = [], None if seconds is None else _seconds(seen, seconds, base)
+    times = {name: _followed(vars(one)) for name, one in by.items()}
+    at = moved({name: np.array([one[name] for one in times.values()]) for name in times["w"]})
     forecasts = predict(study, {name: column for name, column in at.items() if name in read})
-    time = None if seconds is None else _seconds(seen, seconds, base)
-    found = []
-    for i, name in enumerate(tried):
-        took = None if time is None else time(times[i])
-        there = {n: float(column[i]) for n, column in at.items()}
-        found.append(_choice(name, by[i], times[i], took, there, forecasts[i], read))
+    for i, name in enumerate(by):
+        took = None if time is None else time(times[name])
+        there = {n: float(np.broadcast_to(column, len(by))[i]) for n, column in at.items()}
+        found.append(_choice(name, by[name], times[name], took, there, forecasts[i], read))
     return _ranked(found)
 
 
@@ -133,15 +154,22 @@ def choose_in_sweep(
     _check(factor, budget)
     if spec.proxy.scaling:
         raise FitError("proxy.scaling says how shapes grow; leave it out to compare rules")
-    base = answers.with_best(answers.view_of(spec, ensemble), at)
+    view = answers.view_of(spec, ensemble)
+    base = answers.with_best(view, at)
     cost, varied = spec.cost(base), {name for name, axis in spec.space.items() if len(axis.values) > 1}
-    wanted = factor * float(getattr(cost, budget))
+    wanted = factor * float(getattr(cost, budget)) * (1.0 + TINY)
     kept = {name: value for name, value in base.items() if name != "lr" or name not in varied}
+    shapes = {
+        name: _shape(spec, base, strategy, _times(strategy, factor, budget), budget, wanted)
+        for name, strategy in STRATEGIES.items()
+        if not strategy.resolution or "resolution" in varied
+    }
+    if "width" in ensemble.sources:
+        free = [name for name in ("depth", "resolution") if name in varied]
+        reach = _reach(factor, cost.flops, ensemble.largest_flops)
+        shapes[FREE] = _best(view, base, kept, free, reach, budget, wanted)
     found = []
-    for name, strategy in STRATEGIES.items():
-        shape = None
-        if not strategy.resolution or "resolution" in varied:
-            shape = _shape(spec, base, strategy, _times(strategy, factor, budget), budget, wanted)
+    for name, shape in shapes.items():
         if shape is None:
             continue
         one = answers.predict(spec, ensemble, kept | shape, diverged)
@@ -157,9 +185,57 @@ def choose_in_sweep(
 def grown(strategy: Strategy, factor: float, budget: str = "flops") -> tuple[Multipliers, dict[str, float]]:
     """Factors of the shape, and of all that follows, where FLOPs or activations have grown so much."""
     by = strategy.at(_times(strategy, factor, budget))
-    params, area = by.depth * by.width**2, by.resolution**2
+    return by, _followed(vars(by))
+
+
+def _followed(by: Mapping[str, Any]) -> dict[str, Any]:
+    """Factors of depth, width and resolution, numbers or (n,), with those of all that follows."""
+    params, area = by["depth"] * by["width"] ** 2, by["resolution"] ** 2
     follow = {"flops": params * area, "params": params, "active_params": params}
-    return by, {**vars(by), **follow, "activations": by.depth * by.width * area}
+    return {**by, **follow, "activations": by["depth"] * by["width"] * area}
+
+
+def _reach(factor: float, flops: float, largest: float) -> tuple[float, float]:
+    """How far free shapes may go below the least and above the most that was tried, as factors in FLOPs: no
+    further than the budget, since laws know little about shapes unlike all that they have seen.
+
+    Args:
+        flops: of the base.
+        largest: of any run.
+    """
+    return min(factor, 1.0), max(factor * flops / largest, 1.0)
+
+
+def _within(name: str, tried: ArrayLike, base: float, reach: tuple[float, float]) -> tuple[float, float]:
+    """Ends of depth, width or resolution: of what was tried and the base, moved by all of the reach."""
+    known = np.append(np.asarray(tried, dtype=float), base)
+    low, high = (getattr(STRATEGIES[name[0]].at(times), name) for times in reach)
+    return float(known.min() * low), float(known.max() * high)
+
+
+def _every(
+    seen: Mapping[str, Array],
+    base: Mapping[str, float],
+    free: Sequence[str],
+    factor: float,
+    budget: str,
+    reach: tuple[float, float],
+) -> dict[str, Array]:
+    """Factors of depth, width and resolution of shapes that spend the budget, (n,) each.
+
+    Args:
+        free: which of depth and resolution may move.
+    """
+    by = {"depth": np.ones(1), "resolution": np.ones(1)}
+    for name in free:
+        ends = _within(name, seen[name], base[name], reach)
+        by[name] = np.geomspace(*ends, STEPS) / base[name]
+    by = dict(zip(by, (one.ravel() for one in np.meshgrid(*by.values())), strict=True))
+    width = factor / (by["depth"] * by["resolution"] ** 2)
+    by["width"] = np.sqrt(width) if budget == "flops" else width
+    low, high = np.array(_within("width", seen["width"], base["width"], reach)) / base["width"]
+    inside = (by["width"] >= low * (1.0 - TINY)) & (by["width"] <= high * (1.0 + TINY))
+    return {name: one[inside] for name, one in by.items()}
 
 
 def _check(factor: float, budget: str) -> None:
@@ -204,13 +280,70 @@ def _shape(
     if not costs[0] < np.log(wanted) < costs[-1]:
         return None
     s = float(np.exp(np.interp(np.log(wanted), costs, np.log(grid))))
+    places = _places(spec, base)
     shape = {name: float(max(1, round(base[name] * s ** getattr(strategy, name)))) for name in SHAPE}
-    if strategy.width:  # width makes up for what the others lost to rounding
-        step = int(np.gcd.reduce([int(value) for value in spec.space["width"].values]))
+    if strategy.resolution:
+        shape["resolution"] = places * max(1, round(base["resolution"] * s**strategy.resolution / places))
+    if strategy.width:  # the widest that the budget pays for, whatever the others lost to rounding
+        step = _step(spec)
         widths = step * np.arange(1.0, 2.0 * shape["width"] / step + 2.0)
-        costs = np.log(tabulate(spec, base | shape | {"width": widths})[budget])
-        shape["width"] = float(widths[np.argmin(np.abs(costs - np.log(wanted)))])
+        paid = tabulate(spec, base | shape | {"width": widths})[budget] <= wanted
+        shape["width"] = float(widths[max(int(np.count_nonzero(paid)), 1) - 1])
     return shape
+
+
+def _step(spec: SweepSpec) -> int:
+    """What widths are multiples of."""
+    return int(np.gcd.reduce([int(value) for value in spec.space["width"].values]))
+
+
+def _places(spec: SweepSpec, base: Config) -> float:
+    """What resolutions are multiples of."""
+    return 1.0 if spec.kind.places is None else float(np.asarray(spec.kind.places(base)))
+
+
+def _best(
+    view: answers.View,
+    base: Config,
+    kept: Config,
+    free: Sequence[str],
+    reach: tuple[float, float],
+    budget: str,
+    wanted: float,
+) -> Config | None:
+    """The shape of the lowest predicted loss among those that cost no more than the budget; None where none
+    does.
+
+    Args:
+        kept: the rest of the configuration, without what is taken at its optimum.
+        free: which of depth and resolution may move.
+        wanted: the budget.
+    """
+    spec, step = view.spec, _step(view.spec)
+
+    def ends(name: str) -> tuple[float, float]:
+        return _within(name, spec.space[name].values, base[name], reach)
+
+    grid = {"depth": np.array([base["depth"]]), "resolution": np.array([base["resolution"]])}
+    for name in free:
+        unit = 1.0 if name == "depth" else _places(spec, base)
+        grid[name] = np.unique(np.maximum(1.0, np.round(np.geomspace(*ends(name), STEPS) / unit)) * unit)
+    rows = dict(zip(grid, (one.ravel() for one in np.meshgrid(*grid.values())), strict=True))
+
+    def spent(times: Array) -> Array:
+        return tabulate(spec, base | rows | {"width": step * times})[budget]
+
+    low, high = (np.full(len(rows["depth"]), max(1.0, np.floor(end / step))) for end in ends("width"))
+    fitting = spent(low) <= wanted
+    for _ in range(HALVINGS):  # the widest that the budget pays for
+        middle = np.ceil(0.5 * (low + high))
+        low, high = np.where(spent(middle) <= wanted, (middle, high), (low, middle - 1.0))
+        high = np.maximum(low, high)
+    if not fitting.any():
+        return None
+    shapes = {name: one[fitting] for name, one in (rows | {"width": step * low}).items()}
+    lowest = int(np.argmin(answers.mean_losses(view, kept | shapes)))
+    return {name: float(one[lowest]) for name, one in shapes.items()}
 
 
 def _choice(

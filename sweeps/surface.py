@@ -38,11 +38,14 @@ SCALE_AXES = frozenset({*SCALE, "seed"})
 
 # Slopes of the optimum: centre and width of what the field has published (Step Law: lr N^-.71 D^.31,
 # batch D^.57; DeepSeek: lr C^-.125, batch C^.33; Porian et al.: lr N^-.33), weak enough for any of them.
+# Resolutions grow as N^.06 under dWr, N^.25 where all grow alike, N^.37 under EfficientNet's rule.
 SLOPES: Mapping[str, tuple[tuple[str, float, float], ...]] = {
     "lr": (("params", -0.4, 0.3), ("tokens", 0.1, 0.3)),
     "batch": (("params", 0.1, 0.2), ("tokens", 0.4, 0.3)),
+    "resolution": (("params", 0.2, 0.15),),
 }
-CURVATURE, OTHER_CURVATURE = {"lr": 0.01, "batch": 0.01}, 0.005
+# Half the best resolution loses details, and costs some 5 % of the loss.
+CURVATURE, OTHER_CURVATURE = {"lr": 0.01, "batch": 0.01, "resolution": 0.1}, 0.005
 # Steep towards high rates and small batches, where steps are too large or too noisy.
 BENDS = {"lr": (0.8, 0.25), "batch": (-0.6, 0.25)}
 # Noise is alike along about lr ~ sqrt(batch) (for Adam; Granziol et al. 2020, arXiv 2006.09092).

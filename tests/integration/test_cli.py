@@ -88,7 +88,9 @@ def test_problems_are_listed_field_by_field(served: Served) -> None:
     message = refused(served, "submit", "gpt_tiny", "budget.runs=0", "seed=-1")
     assert message.splitlines()[0] == "2 fields are wrong"
     assert "budget.runs: given 0; allowed: at least 1" in message
-    assert "presets are digits_mlp, glyphs_convnet, gpt_stdlib" in refused(served, "plan", "nothing")
+    assert "presets are digits_mlp, glyphs_convnet, glyphs_shapes, gpt_stdlib" in refused(
+        served, "plan", "nothing"
+    )
     assert "cannot read" in refused(served, "plan", "nothing.yaml")
     assert "key=value" in refused(served, "optimum", "1", "width")
     assert "an axis" in refused(served, "predict", "1", "widht=8")
