@@ -15,18 +15,8 @@ from store import fits, forecasts, lifecycle, queue
 from store.budget import Totals, totals
 from store.db import Sessions, insert_new, reading
 from store.events import emit, emit_all, event
-from store.models import (
-    DecisionRow,
-    FitRow,
-    Json,
-    ObservationRow,
-    RunRow,
-    SweepRow,
-    from_decision,
-    new_run,
-    to_observation,
-)
-from store.specs import to_spec
+from store.models import DecisionRow, FitRow, Json, ObservationRow, RunRow, SweepRow
+from store.records import from_decision, new_run, to_observation, to_spec
 from store.timings import read_durations
 from store.trunks import trunks
 from sweeps.errors import NotFound

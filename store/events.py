@@ -9,7 +9,8 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from store.db import Sessions, oldest_transaction, reading
-from store.models import EventRow, Json, to_event
+from store.models import EventRow, Json
+from store.records import to_event
 from sweeps.runs import Event
 
 

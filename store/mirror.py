@@ -15,18 +15,9 @@ from sqlalchemy.orm import Session
 
 from store import fits
 from store.db import Sessions, insert_new, now, reading
-from store.models import (
-    AttemptRow,
-    DecisionRow,
-    FitRow,
-    LeaderRow,
-    PointRow,
-    RunRow,
-    SweepRow,
-    to_point,
-    to_run,
-)
+from store.models import AttemptRow, DecisionRow, FitRow, LeaderRow, PointRow, RunRow, SweepRow
 from store.reads import to_sweeps
+from store.records import to_point, to_run
 from sweeps.runs import TERMINAL, Point, Run, Sweep, SweepState
 
 _UNSYNCED = {"synchronize_session": False}

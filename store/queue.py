@@ -19,8 +19,8 @@ from store import db
 from store.budget import affordable, grant
 from store.events import emit_all, event, told
 from store.guarded import UNSYNCED
-from store.models import AttemptRow, Json, RunRow, SweepRow, to_run
-from store.specs import to_spec
+from store.models import AttemptRow, Json, RunRow, SweepRow
+from store.records import to_run, to_spec
 from sweeps.runs import Role, Run, RunState, SweepState
 from sweeps.spec import SweepSpec
 
@@ -46,7 +46,7 @@ class Claim:
 
 
 def enqueue(session: Session, sweep_id: int, runs: Sequence[Json]) -> list[int]:
-    """Queues new runs (columns as ``store.models.new_run`` gives them); their ids, in order."""
+    """Queues new runs (columns as ``store.records.new_run`` gives them); their ids, in order."""
     if not runs:
         return []
     statement = insert(RunRow).returning(RunRow.id, sort_by_parameter_order=True)

@@ -11,20 +11,9 @@ from sqlalchemy.orm import Session
 
 from store.budget import Totals, totals
 from store.db import Sessions, reading
-from store.models import (
-    DecisionRow,
-    ObservationRow,
-    PointRow,
-    RunRow,
-    SweepRow,
-    to_branch,
-    to_decision,
-    to_observation,
-    to_point,
-    to_run,
-)
+from store.models import DecisionRow, ObservationRow, PointRow, RunRow, SweepRow
 from store.provenance import traced
-from store.specs import to_spec
+from store.records import to_branch, to_decision, to_observation, to_point, to_run, to_spec
 from sweeps.errors import NotFound
 from sweeps.runs import TERMINAL, Decision, Observation, Point, Role, Run, RunState, Sweep, SweepState
 from sweeps.spec import SweepSpec, warnings

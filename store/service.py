@@ -16,7 +16,7 @@ from store.events import emit, list_events
 from store.fits import FitHeader, StoredFit, get_fit, latest_fit, list_fits
 from store.forecasts import forecast
 from store.imports import Received, StoredObservation, import_observations, list_observations
-from store.models import RunRow, SweepRow, new_run, to_run
+from store.models import RunRow, SweepRow
 from store.reads import (
     Standing,
     get_run,
@@ -30,7 +30,7 @@ from store.reads import (
     running,
     to_sweeps,
 )
-from store.specs import to_spec
+from store.records import new_run, to_run, to_spec
 from store.timings import calibrated, calibration, durations, finished, record_timings, timings
 from sweeps.answers import settings
 from sweeps.errors import Conflict, IllegalTransition, NotFound

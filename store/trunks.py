@@ -14,8 +14,9 @@ from store.budget import Totals, totals
 from store.db import insert_new
 from store.guarded import UNSYNCED
 from store.lifecycle import LIVE
-from store.models import RunRow, SweepRow, TrunkRow, shape_hash
+from store.models import RunRow, SweepRow, TrunkRow
 from store.queue import Claim
+from store.records import shape_hash
 from sweeps.runs import RunState, rest
 from sweeps.trunks import Trunk, trunk_key
 

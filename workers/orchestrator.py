@@ -24,6 +24,7 @@ from workers.calibrator import Calibrator
 from workers.executor import Delivery, Pool, Unplaceable
 from workers.held import Held, discard, make_job
 from workers.job import Job, Outcome
+from workers.outcomes import record
 from workers.owner import is_dead
 from workers.placement import Placement, placed
 from workers.stacking import Stacking, alone
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 
 SHUTDOWN_SECONDS = 8.0
 STOPPED = "the orchestrator was stopped"
-SHARED = "out of memory on a share of a GPU; the next attempt gets a whole one"
 CANCELLED = "cancelled"
 LONGEST_PAUSE = 30.0
 BRIEF_SECONDS = 2.0
@@ -255,33 +255,8 @@ class Orchestrator:
             trunks.keep(session, run_id, left(held.job))
         if delivery.points:
             attempts.append(session, run_id, attempt, delivery.points, held.claim.spec.metric.name)
-        if outcome is None:
-            return
-        if outcome.status in ("finished", "diverged"):
-            state = RunState(outcome.status)
-            seconds, reason, ran = outcome.seconds, outcome.reason, outcome.ran
-            attempts.finish(session, run_id, attempt, state, outcome.loss, seconds, reason, ran=ran)
-        elif outcome.out_of_memory and held.job.spec.resources.sharers > 1:
-            attempts.release(
-                session, run_id, attempt, SHARED, False, outcome.seconds, ran=outcome.ran, undivided=True
-            )
-        elif outcome.hopeless:
-            attempts.finish(
-                session,
-                run_id,
-                attempt,
-                RunState.FAILED,
-                None,
-                outcome.seconds,
-                outcome.reason,
-                outcome.out_of_memory,
-                outcome.ran,
-            )
-        else:
-            failed = outcome.status == "failed"
-            reason = held.why_stopped or outcome.reason or "stopped"
-            seconds, large = outcome.seconds, outcome.out_of_memory
-            attempts.release(session, run_id, attempt, reason, failed, seconds, large, outcome.ran)
+        if outcome is not None:
+            record(session, held, outcome)
 
     def _settle(self, held: Held, delivery: Delivery) -> None:
         """Lets the worker go of what is stored."""

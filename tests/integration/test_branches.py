@@ -14,8 +14,9 @@ from sqlalchemy import update
 from store import attempts, lifecycle, queue, service, trunks
 from store.budget import totals
 from store.db import Sessions, reading
-from store.models import RunRow, new_run
+from store.models import RunRow
 from store.queue import Claim
+from store.records import new_run
 from store.timings import timings
 from sweeps.runs import Branch, Decision, Observation, Point, Role, RunState, Spent, SweepState
 from sweeps.spec import SweepSpec, parse

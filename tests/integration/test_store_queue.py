@@ -16,8 +16,9 @@ from sqlalchemy import func, select
 
 from store import attempts, leases, queue, service
 from store.db import Sessions, make_engine, make_sessions, migrate, now, reading
-from store.models import AttemptRow, ObservationRow, PointRow, new_run
+from store.models import AttemptRow, ObservationRow, PointRow
 from store.queue import Claim
+from store.records import new_run
 from sweeps.cost import Timing
 from sweeps.errors import IllegalTransition, NotFound
 from sweeps.runs import TERMINAL, Point, Ran, Role, RunState, Sweep, SweepState
