@@ -304,7 +304,7 @@ def test_the_example_of_the_documentation_runs() -> None:
     names: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         exec(compile(block, "docs/allocation.md", "exec"), names)
-    assert len(printed.getvalue().splitlines()) == 7
+    assert len(printed.getvalue().splitlines()) == 8
     assert (
         names["found"][0].strategy == "w"
         and names["found"][0].mean_low < names["true"] < names["found"][0].mean_high
