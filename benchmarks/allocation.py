@@ -2,12 +2,13 @@
 
     python benchmarks/allocation.py --kind convnet [--seeds 6] [--processes 2] [--runs FILE]
 
-Every shape of a grid of widths, depths and resolutions that costs at most C is trained once, with a rate that
-maximal update carries from shape to shape. The laws of the catalogue that read width and depth are fitted,
-with a best resolution that moves with the parameters. The base is the best shape of a small compute, an
-eighth to a quarter of C: the three with the lowest losses are trained with more seeds. From it the largest
-compute of the sweep is doubled, with images and batch as they are: by EfficientNet's rule (Tan and Le 2019),
-by other rules, and by the sweep's answer for the best of all shapes. Each is trained with several seeds.
+Every shape of a grid of widths, depths and resolutions that costs at most C is trained with several seeds of
+its own, since these differ by more than shapes do, and with a rate that maximal update carries from shape to
+shape. The laws of the catalogue that read width and depth are fitted, with a best resolution that moves with
+both. The base is the shape of the lowest mean loss at a small compute, an eighth to a quarter of C. From it
+the largest compute of the sweep is doubled, with images and batch as they are: by EfficientNet's rule (Tan
+and Le 2019), by other rules, and by the sweep's answer for the best of all shapes. Each is trained with several
+seeds.
 Printed: predicted and measured loss, and the difference to EfficientNet's with its standard error.
 
 ``--runs`` keeps each run in a file and takes from there what was trained before.
@@ -59,7 +60,7 @@ GRIDS: dict[str, dict[str, Any]] = {
     },
 }
 SMALL = 8.0, 4.0  # parts of C between which the base is chosen
-TRIED, AGAIN = 3, 3  # shapes that are trained again to choose it, and with how many further seeds
+REPEATS, APART = 4, 100  # runs of a shape of the sweep, and the distance of their seeds
 BESIDE = ("dWr", "dwr")
 DOUBLED = 2.0
 
@@ -132,10 +133,14 @@ def named(at: Config) -> str:
 
 
 def sweep(spec: SweepSpec, runs: Runs) -> list[Observation]:
-    """Every shape that may be paid for, each with a seed of its own."""
+    """Every shape that may be paid for, with seeds of its own."""
     grid = GRIDS[runs.kind]
     shapes = [dict(zip(SHAPE, map(float, one), strict=True)) for one in product(*(grid[n] for n in SHAPE))]
-    configs = [spec.complete(shape | {"seed": float(i)}) for i, shape in enumerate(shapes)]
+    configs = [
+        spec.complete(shape | {"seed": float(i + APART * again)})
+        for i, shape in enumerate(shapes)
+        for again in range(REPEATS)
+    ]
     costs = [spec.cost(one) for one in configs]
     paid = [(one, cost) for one, cost in zip(configs, costs, strict=True) if cost.flops <= grid["most"]]
     paid.sort(key=lambda pair: pair[1].flops)
@@ -143,16 +148,16 @@ def sweep(spec: SweepSpec, runs: Runs) -> list[Observation]:
     return [Observation(one, cost, loss) for (one, cost), loss in zip(paid, losses, strict=True)]
 
 
-def base_of(runs: Runs, seen: list[Observation], most: float) -> Config:
-    """The best measured shape at a small compute."""
-    small = [one for one in seen if most / SMALL[0] <= one.cost.flops <= most / SMALL[1]]
-    tried = sorted(small, key=lambda one: one.loss)[:TRIED]
-    again = [one.config | {"seed": 1000.0 + i} for one in tried for i in range(AGAIN)]
-    more = np.reshape(runs.losses(again), (TRIED, AGAIN)).sum(axis=1)
-    means = [(one.loss + rest) / (1 + AGAIN) for one, rest in zip(tried, more, strict=True)]
-    for one, mean in zip(tried, means, strict=True):
-        print(f"small: {named(one.config)}, mean of {1 + AGAIN} seeds {mean:.4f}")
-    return tried[int(np.argmin(means))].config
+def base_of(seen: list[Observation], most: float) -> Config:
+    """The shape of the lowest mean loss at a small compute."""
+    small: dict[str, list[Observation]] = {}
+    for one in seen:
+        if most / SMALL[0] <= one.cost.flops <= most / SMALL[1]:
+            small.setdefault(named(one.config), []).append(one)
+    means = {shape: float(np.mean([one.loss for one in runs])) for shape, runs in small.items()}
+    best = min(means, key=lambda shape: means[shape])
+    print(f"base: {best}, {means[best]:.4f}, the best of {len(means)} shapes at a small compute")
+    return small[best][0].config
 
 
 def main() -> None:
@@ -173,7 +178,7 @@ def compared(runs: Runs, seeds: int) -> None:
     spec = question(runs.kind)
     seen = sweep(spec, runs)
     most = max(one.cost.flops for one in seen)
-    base = base_of(runs, seen, most)
+    base = base_of(seen, most)
     found = fit_ensemble(spec, seen, np.random.default_rng(0))
     for one in found.members:
         print(f"{one.fit.law}, weight {one.weight:.2f}, residual {one.fit.residual:.3f}")

@@ -125,7 +125,9 @@ def pose(
     scales = tuple(lone if name == "x" and lone else name for name in scales)
     axes = [name for name in varied if name not in (*scales, *DERIVED) and is_axis(name, chosen)]
     tried = {name: np.unique(table[name]).tolist() for name in axes}
-    surface = surface_over(tried, transfer, one_depth="depth" in table and "depth" not in varied)
+    one_depth = "depth" in table and "depth" not in varied
+    laws_read = {column for one in chosen for column in one.columns}
+    surface = surface_over(tried, transfer, one_depth=one_depth, read=laws_read)
     read = dict.fromkeys(["flops", *scales, *(name for one in chosen for name in one.columns)])
     centre = {name: centre_of(name, table) for name in read}
     bare = Frame({name: name for name in read}, centre, surface)

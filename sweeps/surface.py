@@ -19,7 +19,7 @@ the less there is to learn from more tokens, the less a bad setting costs.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -27,6 +27,7 @@ from typing import TypeAlias
 import numpy as np
 
 from sweeps.kinds.base import SCALE
+from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Columns, Parameter
 from sweeps.scaling import SIZE
 from sweeps.space import Table
@@ -44,6 +45,9 @@ SLOPES: Mapping[str, tuple[tuple[str, float, float], ...]] = {
     "batch": (("params", 0.1, 0.2), ("tokens", 0.4, 0.3)),
     "resolution": (("params", 0.2, 0.15),),
 }
+# What more details are worth may differ with more layers and with wider ones: these stand in where laws read
+# both. Under EfficientNet's rule and where all grow alike resolutions grow as (w d)^.5, under dWr hardly.
+BY_SHAPE: Mapping[str, Moves] = {"resolution": (("width", 0.3, 0.3), ("depth", 0.3, 0.3))}
 # Half the best resolution loses details, and costs some 5 % of the loss.
 CURVATURE, OTHER_CURVATURE = {"lr": 0.01, "batch": 0.01, "resolution": 0.1}, 0.005
 # Steep towards high rates and small batches, where steps are too large or too noisy.
@@ -313,7 +317,10 @@ def surface(spec: SweepSpec) -> Surface:
     axes = {name: values for name, values in varied.items() if name not in SCALE_AXES}
     depths = spec.derive({**spec.complete({}), SIZE: varied.get(SIZE, ())}).get("depth", ())
     one_depth = "depth" not in varied and len({*depths}) <= 1
-    return surface_over(axes, spec.laws.transfer, one_depth=one_depth, batch_power=spec.batch_power)
+    read = {column for name in spec.laws.names if name in LAWS for column in LAWS[name].columns}
+    return surface_over(
+        axes, spec.laws.transfer, one_depth=one_depth, batch_power=spec.batch_power, read=read
+    )
 
 
 def surface_over(
@@ -322,6 +329,7 @@ def surface_over(
     *,
     one_depth: bool = False,
     batch_power: float = 0.0,
+    read: Collection[str] = (),
 ) -> Surface:
     """The surface over given axes.
 
@@ -331,6 +339,7 @@ def surface_over(
         one_depth: whether all models have the same depth.
         batch_power: runs are trained with the rate of the axis times the batch to this power. The rates that
             are published are those of training: priors are carried over to the axis.
+        read: columns of the laws.
 
     Raises:
         FitError: there is no such rule.
@@ -350,7 +359,7 @@ def surface_over(
             log,
             centre=float(ends[0] + ends[-1]) / 2,
             spread=spread,
-            slopes=tuple(one for one in moves if one[0] in ("params", "tokens", *varied)),
+            slopes=_by_shape(name, read) or tuple(m for m in moves if m[0] in ("params", "tokens", *varied)),
             bend=BENDS.get(name),
             lean=_lean(name, power) if name in LEANS and LEANS[name][0] in varied else None,
             far=_far(name, power),
@@ -361,6 +370,12 @@ def surface_over(
 
 def _moves(name: str, transfer: str, one_depth: bool) -> Moves:
     return slopes(transfer, name, SLOPES.get(name, ()), one_depth=one_depth)
+
+
+def _by_shape(name: str, read: Collection[str]) -> Moves:
+    """Slopes by width and depth where laws read both; none else."""
+    moves = BY_SHAPE.get(name, ())
+    return moves if all(column in read for column, *_ in moves) else ()
 
 
 def _less(moves: Moves, others: Moves, power: float) -> Moves:

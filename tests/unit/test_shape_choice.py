@@ -189,8 +189,11 @@ def test_a_sweep_counts_its_own_costs(budget: str) -> None:
     assert set(by(choose_in_sweep(fixed, again, at, 3.0))) == {"w", "d", "dw"}
 
 
-@pytest.mark.parametrize("budget", ["flops", "activations"])
-def test_a_sweep_over_three_axes_finds_its_best_shape(budget: str) -> None:
+@pytest.mark.parametrize(
+    ("budget", "by_size", "by_depth"), [("flops", 0.25, 0.0), ("activations", 0.25, 0.0), ("flops", 0.0, 0.6)]
+)
+def test_a_sweep_over_three_axes_finds_its_best_shape(budget: str, by_size: float, by_depth: float) -> None:
+    """The best resolution grows with the parameters, or with the depth alone."""
     space = {"width": [8, 12, 16, 24], "depth": [1, 2, 3], "resolution": [8, 12, 16, 24], "tokens": 20_000}
     asked = parse(
         {
@@ -203,8 +206,7 @@ def test_a_sweep_over_three_axes_finds_its_best_shape(budget: str) -> None:
     )
 
     def loss(at: Config) -> float:
-        """The best resolution grows with the parameters."""
-        best = 12.0 * (asked.cost(at).params_total / 5e4) ** 0.25
+        best = 12.0 * (asked.cost(at).params_total / 5e4) ** by_size * (at["depth"] / 2) ** by_depth
         shape = 0.5 + 4.0 * at["width"] ** -0.5 + 0.3 * at["depth"] ** -0.7
         return float(shape * np.exp(0.2 * np.log(at["resolution"] / best) ** 2))
 
