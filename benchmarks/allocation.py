@@ -7,8 +7,8 @@ its own, since these differ by more than shapes do, and with a rate that maximal
 shape. The laws of the catalogue that read width and depth are fitted, with a best resolution that moves with
 both. The base is the shape of the lowest mean loss at a small compute, an eighth to a quarter of C. From it
 the largest compute of the sweep is doubled, with images and batch as they are: by EfficientNet's rule (Tan
-and Le 2019), by other rules, and by the sweep's answer for the best of all shapes. Each is trained with several
-seeds.
+and Le 2019), by other rules, and by the sweep's answer for the best of all shapes. Each is trained with
+several seeds.
 Printed: predicted and measured loss, and the difference to EfficientNet's with its standard error.
 
 ``--runs`` keeps each run in a file and takes from there what was trained before.
