@@ -87,7 +87,7 @@ def test_shapes_are_what_a_cohort_shares() -> None:
 def test_limited_seconds_buy_more_runs_where_they_share_a_device() -> None:
     """The same choice with the same budget: runs of one shape add little, so that more of them are taken."""
     limits = {"runs": 60, "flops": 1e18, "device_seconds": 40.0}
-    asked = spec(budget=limits, strategy={"name": "informative", "first_batch": 4})
+    asked = spec(budget=limits, strategy={"first_batch": 4}, laws={"names": ["chinchilla"]})
     seen, found = observe(asked, World(), 12, seed=1), {}
     for name, known in (("shared", SHARED), ("apart", APART)):
         at = look(asked, observations=seen, slots=40, durations=known)
@@ -102,7 +102,7 @@ def test_limited_seconds_buy_more_runs_where_they_share_a_device() -> None:
 
 def test_small_runs_are_chosen_ahead_by_the_work_they_are() -> None:
     """As many as keep the device busy until the next look, but a share of what is known at most."""
-    asked = spec()
+    asked = spec(laws={"names": ["chinchilla"]})
     seen = observe(asked, World(), 24, seed=1)
     at = look(asked, observations=seen, slots=2, durations=APART)
 
@@ -122,7 +122,8 @@ def test_small_runs_are_chosen_ahead_by_the_work_they_are() -> None:
 
 
 def test_runs_that_join_others_take_no_slot() -> None:
-    asked = spec(budget={"runs": 90, "flops": 1e18, "device_seconds": 40.0})
+    limits = {"runs": 90, "flops": 1e18, "device_seconds": 40.0}
+    asked = spec(budget=limits, laws={"names": ["chinchilla"]})
     seen = observe(asked, World(), 40, seed=1)
     for slots in (2, 3):
         at = look(asked, observations=seen, slots=slots, durations=SHARED)
