@@ -16,7 +16,9 @@ from workers.executor import Device
 
 Stacking: TypeAlias = Callable[[SweepSpec, Resources, Config], Packing]  # of runs of such a shape
 
-REFRESH_SECONDS = 10.0  # what was measured is read again this often until there is some, then ten times less
+REFRESH_SECONDS = (
+    10.0  # what was measured is read again this often until there are stacks, then ten times less
+)
 
 
 def alone(spec: SweepSpec, asked: Resources, config: Config) -> Packing:  # noqa: ARG001
@@ -68,6 +70,7 @@ class Measured:
         if time.monotonic() >= until:
             runs = service.finished(self._sessions)
             known = learn_stacks(service.calibration(self._sessions), kind, device, runs)
-            wait = REFRESH_SECONDS if known is None else 10 * REFRESH_SECONDS
+            # Finished runs alone tell nothing of stacks: a calibration may be under way.
+            wait = REFRESH_SECONDS if known is None or not known.sizes else 10 * REFRESH_SECONDS
             self._known[kind, device] = time.monotonic() + wait, known
         return known

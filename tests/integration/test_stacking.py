@@ -89,6 +89,21 @@ def test_a_gpu_is_shared_where_that_was_asked_for_and_measured(sessions: Session
     assert choose(Measured(sessions, lambda _: gpu, few), whole) == ALONE
 
 
+def test_runs_that_ended_before_the_calibration_do_not_put_it_off(
+    sessions: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They tell what runs take alone; stacks are looked for as often as when nothing was known."""
+    seconds, spec = [0.0], spec_of()
+    monkeypatch.setattr(stacking.time, "monotonic", lambda: seconds[0])
+    ended = [replace(one, device=DEVICE.name) for one in timings() if one.members == 1]
+    monkeypatch.setattr(service, "finished", lambda _: ended)
+    decide = Measured(sessions, lambda _: DEVICE, lambda _: 1)
+    assert choose(decide, spec) == ALONE
+    service.record_timings(sessions, DEVICE.name, timings())
+    seconds[0] = stacking.REFRESH_SECONDS
+    assert choose(decide, spec).members == 16
+
+
 class Fake:
     """Of a pool only what calibration asks."""
 
