@@ -25,12 +25,15 @@ def fits(asked: Resources, held: Sequence[tuple[Resources, str | None]], gpus: f
     ):
         return True
     taken: defaultdict[str, float] = defaultdict(float)
-    untouched = gpus
+    untouched, unplaced = gpus, 0.0
     for resources, place in others:
         if place is None:
             untouched -= resources.undivided.gpus
+            unplaced += resources.gpus if resources.gpus < 1.0 else 0.0
         else:
             untouched -= 0.0 if place in taken else 1.0
             taken[place] += resources.gpus
-    shared = asked.gpus < 1.0 and any(1.0 - part >= asked.gpus - 1e-9 for part in taken.values())
+    # A share whose place is not known may lie on any of those that are begun.
+    room = 1.0 - unplaced - asked.gpus + 1e-9
+    shared = asked.gpus < 1.0 and any(part <= room for part in taken.values())
     return shared or untouched >= asked.undivided.gpus

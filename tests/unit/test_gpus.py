@@ -47,6 +47,7 @@ def test_equal_shares_need_no_places() -> None:
     assert not fits(half, [(quarter, None), (quarter, None), (WHOLE, "a")], 2.0)
     assert fits(half, [(quarter, "b"), (quarter, "b"), (WHOLE, "a")], 2.0)
     assert fits(Resources(), [(WHOLE, None)], 1.0)
+    assert not fits(half, [(WHOLE, None), (half, "a"), (quarter, None)], 2.0)  # which may lie on a
     pair = Resources(gpus=2.0, processes=2)
     assert fits(WHOLE, [(pair, None), (half, "a")], 4.0)
     assert not fits(WHOLE, [(pair, None), (half, "a")], 3.0)
