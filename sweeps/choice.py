@@ -152,6 +152,6 @@ def greedy(
         after = prospect.take(best)
         yield Pick(best, float(score[best]), prospect, after)
         prospect, free[best], budget = after, False, budget - prices.spent(best)
-        prices, same = prices.take(best), prices
-        if prices is not same:
+        before, prices = prices, prices.take(best)
+        if prices is not before:
             cost = prices.share(whole) ** exponent

@@ -18,11 +18,9 @@ the less there is to learn from more tokens, the less a bad setting costs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 
@@ -32,9 +30,8 @@ from sweeps.laws.base import Array, Columns, Parameter
 from sweeps.scaling import SIZE
 from sweeps.space import Table
 from sweeps.spec import SweepSpec
-from sweeps.transfer import slopes
+from sweeps.transfer import Moves, less, slopes
 
-Moves: TypeAlias = tuple[tuple[str, float, float], ...]  # column, prior mean and sd of a slope
 SCALE_AXES = frozenset({*SCALE, "seed"})
 
 # Slopes of the optimum: centre and width of what the field has published (Step Law: lr N^-.71 D^.31,
@@ -353,7 +350,7 @@ def surface_over(
         ends = np.log(values) if log else np.array(values) / spread
         moves = _moves(name, transfer if log else "none", one_depth)
         if name == "lr" and power:
-            moves = _less(moves, _moves("batch", transfer, one_depth), power)
+            moves = less(moves, _moves("batch", transfer, one_depth), power)
         axis = HyperAxis(
             name,
             log,
@@ -376,15 +373,6 @@ def _by_shape(name: str, read: Collection[str]) -> Moves:
     """Slopes by width and depth where laws read both; none else."""
     moves = BY_SHAPE.get(name, ())
     return moves if all(column in read for column, *_ in moves) else ()
-
-
-def _less(moves: Moves, others: Moves, power: float) -> Moves:
-    """Slopes of ln h less so many times those of another axis."""
-    found = {column: (mean, sd) for column, mean, sd in moves}
-    for column, mean, sd in others:
-        own_mean, own_sd = found.get(column, (0.0, 0.0))
-        found[column] = own_mean - power * mean, math.hypot(own_sd, power * sd)
-    return tuple((column, *prior) for column, prior in found.items())
 
 
 def _lean(name: str, power: float) -> tuple[str, float, float]:

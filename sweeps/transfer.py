@@ -7,9 +7,11 @@ by the walls of the surface under every rule.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import TypeAlias
 
 import numpy as np
 
@@ -34,6 +36,7 @@ class Slope:
 
 
 Rule = Mapping[str, tuple[Slope, ...]]  # by axis
+Moves: TypeAlias = tuple[tuple[str, float, float], ...]  # column, prior mean and sd of a slope
 
 _BERGSMA = "Bergsma et al. 2025, arXiv 2505.13738"
 _STEP_LAW = "Step Law: Li et al. 2025, arXiv 2503.04715, equation 1"
@@ -123,3 +126,12 @@ def _rule(name: str) -> Rule:
     if name not in RULES:
         raise FitError(f"given transfer {name!r}; allowed: {choices(name, [*RULES])}")
     return RULES[name]
+
+
+def less(moves: Moves, others: Moves, power: float) -> Moves:
+    """Slopes of ln h less so many times those of another axis."""
+    found = {column: (mean, sd) for column, mean, sd in moves}
+    for column, mean, sd in others:
+        own_mean, own_sd = found.get(column, (0.0, 0.0))
+        found[column] = own_mean - power * mean, math.hypot(own_sd, power * sd)
+    return tuple((column, *prior) for column, prior in found.items())

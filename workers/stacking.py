@@ -16,9 +16,7 @@ from workers.executor import Device
 
 Stacking: TypeAlias = Callable[[SweepSpec, Resources, Config], Packing]  # of runs of such a shape
 
-REFRESH_SECONDS = (
-    10.0  # what was measured is read again this often until there are stacks, then ten times less
-)
+REFRESH_SECONDS = 10.0  # between reads of what was measured until there are stacks, then ten times as long
 
 
 def alone(spec: SweepSpec, asked: Resources, config: Config) -> Packing:  # noqa: ARG001
