@@ -21,7 +21,7 @@ up: $(READY)  ## keep the service up on loopback: API, orchestrator with local R
 	@$(BIN)/scalewise up $(ARGS)
 
 test: $(READY)  ## every test; ARGS="tests/unit -k spec" for some
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)  ## style and format
 	@$(BIN)/ruff check .
