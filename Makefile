@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 ARGS ?=
+# Processes that test at once, each with one thread for numbers.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up test lint typecheck imports bench format clean
@@ -19,7 +21,7 @@ up: $(READY)  ## keep the service up on loopback: API, orchestrator with local R
 	@$(BIN)/scalewise up $(ARGS)
 
 test: $(READY)  ## every test; ARGS="tests/unit -k spec" for some
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)  ## style and format
 	@$(BIN)/ruff check .

@@ -78,7 +78,7 @@ def long_space() -> dict[str, Any]:
 def until() -> Until:
     """Waits until something is true and gives it back."""
 
-    def wait(what: Callable[[], Any], message: str, seconds: float = 90.0) -> Any:
+    def wait(what: Callable[[], Any], message: str, seconds: float = 240.0) -> Any:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             if found := what():

@@ -33,6 +33,10 @@ from workers.pool import RayPool
 from workers.team import Team, hold
 from workers.train import follow, train
 
+# Processes that share nothing with this one and need not import torch each.
+FRESH = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(["workers.train", "workers.team"])
+
 
 def spec_of(kind: str = "gpt", steps: int = 60, processes: int = 2, **settings: Any) -> SweepSpec:
     shape = {"width": 16, "depth": 1, "resolution": 16} if kind == "gpt" else {"width": 16, "depth": 2}
@@ -68,7 +72,7 @@ def accompany(job: Job, meeting: Any, die: bool) -> None:
 def second(job: Job, die: bool = False) -> Iterator[Team]:
     """A team of this process and another one."""
     meeting = hold("127.0.0.1", 2)
-    process = multiprocessing.get_context("spawn").Process(target=accompany, args=(job, meeting, die))
+    process = FRESH.Process(target=accompany, args=(job, meeting, die))
     process.start()
     team = Team(meeting, 0, False)
     try:

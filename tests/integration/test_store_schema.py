@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
@@ -64,6 +65,27 @@ def test_processes_that_migrate_at_once_do_not_meet(database_url: str, tmp_path:
     engine = make_engine(database_url)
     assert is_current(engine)
     engine.dispose()
+
+
+def test_a_new_file_that_another_process_writes_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite refuses the write-ahead log at once then, whatever the timeout."""
+    other = sqlite3.connect(tmp_path / "a.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits = []
+
+    def end_the_other(seconds: float) -> None:
+        waits.append(seconds)
+        other.execute("COMMIT")
+
+    monkeypatch.setattr("store.db.time.sleep", end_the_other)
+    engine = make_engine(f"sqlite:///{tmp_path / 'a.db'}")
+    with engine.connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
+    engine.dispose()
+    other.close()
+    assert len(waits) == 1
 
 
 def test_sqlite_is_durable_and_concurrent(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ BILLIONS = MILLION | {
 }
 
 
+ONE_LAW = {"names": ["chinchilla"]}  # where how many are compared matters, not by how many laws
+
+
 def spec(space: dict[str, Any], **changes: Any) -> SweepSpec:
     raw = {
         "name": "large",
@@ -174,7 +177,7 @@ def test_screening_keeps_little_and_nothing_that_is_not_to_be_chosen(fitted: Any
 
 def test_a_million_candidates_give_a_batch() -> None:
     """How long that takes is for benchmarks/decisions.py."""
-    asked = spec(MILLION, stop={"patience": 0.0}, budget={"runs": 64, "flops": 1e15})
+    asked = spec(MILLION, stop={"patience": 0.0}, budget={"runs": 64, "flops": 1e15}, laws=ONE_LAW)
     assert configurations(asked.space) == 1_000_000 <= ENUMERATED
     at = look(asked)
     ensemble, frame_ = step(replace(at, slots=0), np.random.default_rng(0)).ensemble, frame(asked)
@@ -206,7 +209,7 @@ def test_larger_spaces_are_sampled_and_say_so() -> None:
 
 
 def test_a_sampled_space_is_chosen_from() -> None:
-    asked = spec(BILLIONS)
+    asked = spec(BILLIONS, laws=ONE_LAW)
     at = look(asked)
     ensemble, frame_ = step(replace(at, slots=0), np.random.default_rng(0)).ensemble, frame(asked)
     found, _ = decide(at, ensemble, frame_, 8, np.random.default_rng(0))

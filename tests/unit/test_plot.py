@@ -12,7 +12,7 @@ from sweeps.plot import Picture, html, picture, png
 
 @pytest.fixture(scope="module")
 def drawn() -> Picture:
-    asked, world = spec(), World()
+    asked, world = spec(laws={"names": ["chinchilla"]}), World()
     runs = observe(asked, world, 20, seed=1)
     ensemble = fit_ensemble(asked, runs, np.random.default_rng(0))
     return picture(asked, ensemble, runs, {"big": 2.2}, [(10, 0.1), (20, 0.03)])

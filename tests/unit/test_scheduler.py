@@ -21,6 +21,10 @@ from sweeps.stacks import Durations
 from sweeps.strategies import STRATEGIES
 
 WORLD = World()
+SWEEP = spec(
+    budget={"runs": 20, "flops": 3e12, "flops_per_run": 4e11}, laws={"names": ["chinchilla", "coupled"]}
+)
+ONE_LAW = {"names": ["chinchilla"]}  # where only runs, not laws, are compared
 SECONDS = SecondsModel(per_step=2e-3, per_activation=0.0, per_flop=4e-11, error=0.1, timings=8)
 
 SUBJECTS = {
@@ -55,12 +59,12 @@ def run(asked: SweepSpec, slots: int = 3, seed: int = 0) -> tuple[list[Observati
 
 
 @pytest.fixture(scope="module")
-def informative():
-    return run(spec())
+def informative() -> tuple[list[Observation], Step, list[Step]]:
+    return run(SWEEP)
 
 
 def test_budget_is_hard_and_used(informative) -> None:
-    asked, (done, last, _) = spec(), informative
+    asked, (done, last, _) = SWEEP, informative
     assert len(done) <= asked.budget.runs
     assert sum(seen.cost.flops for seen in done) <= asked.budget.flops
     assert max(seen.cost.flops for seen in done) <= asked.budget.flops_per_run
@@ -77,7 +81,7 @@ def test_interval_narrows_and_holds_the_truth(informative) -> None:
     first = next(s for s in steps if s.predictions).predictions["big"]
     final = last.predictions["big"]
     assert final.high - final.low < 0.5 * (first.high - first.low)
-    assert final.low < WORLD.loss(spec(), final.at) < final.high
+    assert final.low < WORLD.loss(SWEEP, final.at) < final.high
 
 
 def test_first_batch_has_what_the_laws_need() -> None:
@@ -109,7 +113,7 @@ def test_pending_runs_change_the_choice() -> None:
 
 
 def test_slots_bound_what_is_in_flight() -> None:
-    asked = spec()
+    asked = spec(laws=ONE_LAW)
     done = observe(asked, WORLD, 12, seed=1)
     pending = [
         d.config for d in step(look(asked, observations=done, slots=4), np.random.default_rng(0)).decisions
@@ -148,7 +152,7 @@ def test_failed_configurations_are_not_chosen_again() -> None:
 
 @pytest.mark.parametrize("name", ["random", "grid"])
 def test_baselines_run_within_the_budget(name: str) -> None:
-    asked = spec(strategy={"name": name, "first_batch": 8}, budget={"runs": 14, "flops": 1e12})
+    asked = spec(strategy={"name": name, "first_batch": 8}, budget={"runs": 14, "flops": 1e12}, laws=ONE_LAW)
     done, last, _ = run(asked)
     assert 8 <= len(done) <= 14
     assert sum(seen.cost.flops for seen in done) <= 1e12
@@ -194,14 +198,21 @@ def test_plan_tells_the_cost_before_anything_starts() -> None:
     assert blind.seconds is None and any("calibrated" in warning for warning in blind.warnings)
 
 
+def weighed(weights: dict[str, float]) -> list[str]:
+    """Why each run was chosen."""
+    asked = spec(strategy={"name": "informative", "weights": weights})
+    at = look(asked, observations=observe(asked, WORLD, 16, seed=1))
+    return [one.reason for one in step(at, np.random.default_rng(0)).decisions]
+
+
+@pytest.fixture(scope="module")
+def evenly() -> list[str]:
+    return weighed({})
+
+
 @pytest.mark.parametrize("part", ["lr", "batch", "split"])
-def test_weights_say_what_the_runs_are_for(part: str) -> None:
+def test_weights_say_what_the_runs_are_for(part: str, evenly: list[str]) -> None:
     """With one part of the question alone every run is for it."""
-    alone = {name: 0.0 for name in ("loss", "lr", "batch", "split") if name != part}
-    found = {}
-    for name, weights in (("even", {}), ("alone", alone)):
-        asked = spec(strategy={"name": "informative", "weights": weights})
-        at = look(asked, observations=observe(asked, WORLD, 16, seed=1))
-        found[name] = step(at, np.random.default_rng(0)).decisions
-    assert all(one.reason.startswith(SUBJECTS[part]) for one in found["alone"])
-    assert not all(one.reason.startswith(SUBJECTS[part]) for one in found["even"])
+    alone = weighed({name: 0.0 for name in ("loss", "lr", "batch", "split") if name != part})
+    assert all(reason.startswith(SUBJECTS[part]) for reason in alone)
+    assert not all(reason.startswith(SUBJECTS[part]) for reason in evenly)
