@@ -107,8 +107,11 @@ def test_pending_runs_change_the_choice() -> None:
     done = observe(asked, WORLD, 12, seed=1)
     rng = np.random.default_rng
     first = step(look(asked, observations=done, slots=1), rng(0)).decisions[0]
-    second = step(look(asked, observations=done, pending=[first.config], slots=2), rng(0)).decisions[0]
+    waits = look(asked, observations=done, pending=[first.config], slots=2)
+    waits = replace(waits, remaining=waits.remaining - Spent(1, first.cost.flops, 0.0))
+    second = step(waits, rng(0)).decisions[0]
     both = step(look(asked, observations=done, slots=2), rng(0)).decisions
+    assert second.config != first.config
     assert [d.config for d in both] == [first.config, second.config]
 
 
