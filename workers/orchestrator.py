@@ -118,7 +118,7 @@ class Orchestrator:
             self._recover_at = moment + self._pace.lease / 3
         self._calibrator.tick()  # before all workers have runs
         self._start()
-        self._collect(self._pace.poll)
+        self._collect(self._advancer.wait(self._pace.poll))
         if time.monotonic() >= self._heed_at:
             self._heed_users()
             self._heed_at = time.monotonic() + self._pace.poll
