@@ -36,12 +36,12 @@ class Standing:
     Args:
         revision: counts changes of its limits and imports of runs.
         ended: proxies that have.
-        in_hand: proxies that are queued or running, which asks for nothing.
+        queued: proxies that are; this alone asks for nothing.
     """
 
     revision: int
     ended: int
-    in_hand: int = field(default=0, compare=False)
+    queued: int = field(default=0, compare=False)
 
 
 def read_sweep(session: Session, sweep_id: int) -> Sweep:
@@ -91,9 +91,11 @@ def _imported(session: Session, sweep_ids: Sequence[int]) -> dict[int, int]:
 
 def running(sessions: Sessions) -> list[tuple[int, SweepSpec, Standing]]:
     """The sweeps that are running, oldest first, with what of them changes."""
-    ended = func.coalesce(func.sum(case((RunRow.state.in_(sorted(TERMINAL)), 1), else_=0)), 0)
+    ended, queued = (
+        func.count(case((RunRow.state.in_(states), 1))) for states in (sorted(TERMINAL), [RunState.QUEUED])
+    )
     statement = (
-        select(SweepRow.id, SweepRow.spec, SweepRow.revision, ended, func.count(RunRow.id))
+        select(SweepRow.id, SweepRow.spec, SweepRow.revision, ended, queued)
         .outerjoin(RunRow, and_(RunRow.sweep_id == SweepRow.id, RunRow.role == Role.PROXY))
         .where(SweepRow.state == SweepState.RUNNING)
         .group_by(SweepRow.id)
@@ -101,8 +103,8 @@ def running(sessions: Sessions) -> list[tuple[int, SweepSpec, Standing]]:
     )
     with reading(sessions) as session:
         return [
-            (sweep_id, to_spec(spec), Standing(revision, int(done), count - int(done)))
-            for sweep_id, spec, revision, done, count in session.execute(statement)
+            (sweep_id, to_spec(spec), Standing(*standing))
+            for sweep_id, spec, *standing in session.execute(statement)
         ]
 
 

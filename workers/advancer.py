@@ -41,26 +41,25 @@ class Look:
     begun: float = 0.0
     took: float = 0.0
 
-    def due(self, now: Standing, slots: int, moment: float) -> bool:
+    def due(self, now: Standing, line: int, moment: float) -> bool:
         """Whether another look is worth its time.
 
-        A look at a sweep that has no slot to fill can start nothing. Looks at it take a tenth of the time,
-        or those of a sweep of short runs would take a core; unless its runs may all be over by the end of
-        the next one.
+        Where enough runs wait in line a look is not urgent. Looks take a tenth of the time then, or those at
+        a sweep of short runs would take a core; unless the line may be gone by the end of the next one.
 
         Args:
             now: how the sweep stands.
-            slots: runs of it that may be queued or running at once.
+            line: runs of it that should be queued.
             moment: of the monotonic clock.
         """
         if self.seen is None or self.seen == now:
             return moment >= self.until
-        if now.in_hand < slots or now.revision != self.seen.revision:
+        if now.queued < line or now.revision != self.seen.revision:
             return True
         if moment >= self.begun + (1.0 + REST) * self.took:
             return True
         pace = (moment - self.begun) / max(1, now.ended - self.seen.ended)
-        return now.in_hand * pace < 2.0 * self.took
+        return now.queued * pace < 2.0 * self.took
 
 
 class Advancer:
@@ -97,7 +96,7 @@ class Advancer:
         for sweep_id, spec, seen in service.running(self._sessions):
             last, fit = self._looks.get(sweep_id), self._capacity(spec.resources_of(None))
             slots, moment = ahead(fit), time.monotonic()
-            if sweep_id not in self._looking and (last is None or last.due(seen, slots, moment)):
+            if sweep_id not in self._looking and (last is None or last.due(seen, slots - fit, moment)):
                 work = 0.0 if last is None else fit * last.took
                 look = self._thread.submit(service.advance, self._sessions, sweep_id, slots, work)
                 self._looking[sweep_id] = seen, moment, look
