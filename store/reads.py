@@ -89,22 +89,24 @@ def _imported(session: Session, sweep_ids: Sequence[int]) -> dict[int, int]:
     return {sweep_id: int(count) for sweep_id, count in rows}
 
 
+_ENDED, _QUEUED = (
+    func.count(case((RunRow.state.in_(states), 1))) for states in (sorted(TERMINAL), [RunState.QUEUED])
+)
+_STANDINGS = (
+    select(SweepRow.id, SweepRow.spec, SweepRow.revision, _ENDED, _QUEUED)
+    .outerjoin(RunRow, and_(RunRow.sweep_id == SweepRow.id, RunRow.role == Role.PROXY))
+    .where(SweepRow.state == SweepState.RUNNING)
+    .group_by(SweepRow.id)
+    .order_by(SweepRow.id)
+)
+
+
 def running(sessions: Sessions) -> list[tuple[int, SweepSpec, Standing]]:
     """The sweeps that are running, oldest first, with what of them changes."""
-    ended, queued = (
-        func.count(case((RunRow.state.in_(states), 1))) for states in (sorted(TERMINAL), [RunState.QUEUED])
-    )
-    statement = (
-        select(SweepRow.id, SweepRow.spec, SweepRow.revision, ended, queued)
-        .outerjoin(RunRow, and_(RunRow.sweep_id == SweepRow.id, RunRow.role == Role.PROXY))
-        .where(SweepRow.state == SweepState.RUNNING)
-        .group_by(SweepRow.id)
-        .order_by(SweepRow.id)
-    )
     with reading(sessions) as session:
         return [
             (sweep_id, to_spec(spec), Standing(*standing))
-            for sweep_id, spec, *standing in session.execute(statement)
+            for sweep_id, spec, *standing in session.execute(_STANDINGS)
         ]
 
 
