@@ -110,7 +110,7 @@ class Orchestrator:
         self.close()
 
     def tick(self) -> None:
-        """One round: adopt, start, collect, renew, choose."""
+        """One round: adopt, start, choose, collect, renew."""
         moment = time.monotonic()
         if moment >= self._recover_at:
             self._recover()
@@ -119,6 +119,7 @@ class Orchestrator:
         self._calibrator.tick()  # before all workers have runs
         self._start()
         self._store()
+        self._advancer.scan()
         self._collect(self._advancer.wait(self._pace.poll))
         if time.monotonic() >= self._heed_at:
             self._heed_users()
@@ -126,7 +127,6 @@ class Orchestrator:
         if time.monotonic() >= self._renew_at:
             self._renew()
             self._renew_at = time.monotonic() + self._pace.lease / 3
-        self._advancer.scan()
 
     def close(self) -> None:
         """Ends cleanly: runs go back to the queue with a checkpoint, or train on where workers outlive us."""
