@@ -11,16 +11,24 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import case, false, func, insert, select, true, update
+from sqlalchemy import bindparam, case, false, func, insert, select, true, update
 from sqlalchemy.orm import Session
 
 from store import db
 from store.budget import cut
 from store.db import insert_new
 from store.events import emit, told
-from store.guarded import FREE, UNSYNCED, change, write
-from store.models import POINTS, AttemptRow, Json, ObservationRow, RunRow, SweepRow
+from store.guarded import FREE, UNSYNCED, change, changing, write
+from store.models import OBSERVATIONS, POINTS, RUNS, SWEEPS, Json, RunRow
 from sweeps.runs import TERMINAL, Point, Ran, Role, RunState
+
+_LAST = bindparam("last", type_=RUNS.c.last_seq.type)
+_GO_ON = changing(last_seq=case((RUNS.c.last_seq < _LAST, _LAST), else_=RUNS.c.last_seq))
+_END = changing(
+    loss=func.coalesce(bindparam("result", type_=RUNS.c.loss.type), RUNS.c.loss),
+    seconds=RUNS.c.seconds + bindparam("took", type_=RUNS.c.seconds.type),
+)
+_OBSERVE = insert(OBSERVATIONS)
 
 
 def append(session: Session, run_id: int, attempt: int, points: Sequence[Point], metric: str) -> int:
@@ -38,16 +46,12 @@ def append(session: Session, run_id: int, attempt: int, points: Sequence[Point],
     if not points:
         return 0
     last = points[-1]
-    values: Json = {
-        "step": last.step,
-        "tokens": last.tokens,
-        "last_seq": case((RunRow.last_seq < last.seq, last.seq), else_=RunRow.last_seq),
-    }
+    values: Json = {"last": last.seq, "step": last.step, "tokens": last.tokens}
     kept = [point for point in points if math.isfinite(point.value)]
     losses = [point.value for point in kept if point.metric == metric]
     if losses:
         values["loss"] = losses[-1]
-    if change(session, run_id, attempt, **values) is None:
+    if change(session, _GO_ON, run_id, attempt, **values) is None:
         return 0
     write(session, run_id, attempt, heartbeat_at=db.now())
     if not kept:
@@ -92,13 +96,14 @@ def finish(
         raise ValueError(f"run {run_id} finished with the loss {loss}; give a finite one, or DIVERGED")
     row = change(
         session,
+        _END,
         run_id,
         attempt,
         state=state,
         reason=reason,
         out_of_memory=out_of_memory,
-        loss=func.coalesce(known, RunRow.loss),
-        seconds=RunRow.seconds + seconds,
+        result=known,
+        took=seconds,
         finished_at=db.now(),
         **FREE,
     )
@@ -107,16 +112,8 @@ def finish(
         return False
     _end_attempt(session, run_id, attempt, state, reason, seconds, ran)
     if state == RunState.FINISHED and row.role == Role.PROXY:
-        session.execute(
-            insert(ObservationRow).values(
-                sweep_id=row.sweep_id,
-                run_id=run_id,
-                config=row.config,
-                cost=row.cost,
-                loss=row.loss,
-                provenance="run",
-            )
-        )
+        what = {"config": row.config, "cost": row.cost, "loss": row.loss, "provenance": "run"}
+        session.execute(_OBSERVE, {"sweep_id": row.sweep_id, "run_id": run_id} | what)
     emit(session, row.sweep_id, f"run_{state}", told(row.config, row.loss, reason), run_id)
     cut(session, row.sweep_id)
     return True
@@ -147,26 +144,22 @@ def release(
         QUEUED, FAILED once the retries are used up, CANCELLED once the device seconds are; None when the
         attempt is no longer the run's, and nothing changed.
     """
-    broken = RunRow.failures + (1 if failed else 0)
+    broken = RUNS.c.failures + (1 if failed else 0)
     retries = (
-        select(SweepRow.spec["trainer"]["retries"].as_integer())
-        .where(SweepRow.id == RunRow.sweep_id)
+        select(SWEEPS.c.spec["trainer"]["retries"].as_integer())
+        .where(SWEEPS.c.id == RUNS.c.sweep_id)
         .scalar_subquery()
     )
     over = broken > retries if failed else false()
-    row = change(
-        session,
-        run_id,
-        attempt,
+    statement = changing(
         state=case((over, RunState.FAILED), else_=RunState.QUEUED),
         failures=broken,
-        reason=reason,
-        out_of_memory=out_of_memory,
-        undivided=true() if undivided else RunRow.undivided,
-        seconds=RunRow.seconds + seconds,
+        undivided=true() if undivided else RUNS.c.undivided,
+        seconds=RUNS.c.seconds + seconds,
         finished_at=case((over, db.now()), else_=None),
-        **FREE,
     )
+    values: Json = {"reason": reason, "out_of_memory": out_of_memory} | FREE
+    row = change(session, statement, run_id, attempt, **values)
     if row is None:
         _settle(session, run_id, attempt, seconds, ran)
         return None
@@ -190,10 +183,10 @@ def _end_attempt(
     ran: Ran | None,
 ) -> bool:
     """Closes an attempt's row; False when it was closed before."""
-    ended: Json = {"ended_at": db.now(), "outcome": outcome, "reason": reason, "seconds": seconds}
+    values: Json = {"ended_at": db.now(), "outcome": outcome, "reason": reason, "seconds": seconds}
     if ran is not None:
-        ended |= asdict(ran)
-    return write(session, run_id, attempt, AttemptRow.ended_at.is_(None), **ended)
+        values |= asdict(ran)
+    return write(session, run_id, attempt, ended=False, **values)
 
 
 def _settle(session: Session, run_id: int, attempt: int, seconds: float, ran: Ran | None) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, case, func, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import ColumnElement, ScalarSelect, bindparam, case, func, select, update
+from sqlalchemy.orm import Session
 
 from store.db import lock, now
 from store.events import emit_all, event, told
-from store.models import RunRow, SweepRow
+from store.models import RUNS, SWEEPS, Fields, RunRow
 from sweeps.runs import TERMINAL, Role, RunState, Spent
 from sweeps.spec import Budget
 
@@ -20,7 +20,7 @@ MIN_GRANT = 1.0  # device seconds below which an attempt is not worth its start
 SLACK = 3.0  # times the expected duration that an attempt may take before it must ask again
 SPENT = "the sweep's budget of device seconds is spent"
 
-_proxies = aliased(RunRow)
+_proxies = RUNS.alias("proxies")
 
 
 @dataclass
@@ -87,17 +87,17 @@ def totals(session: Session, sweep_ids: Collection[int]) -> dict[int, Totals]:
 
 
 def _limit() -> ColumnElement[float]:
-    limit: ColumnElement[float] = SweepRow.spec["budget"]["device_seconds"].as_float()
+    limit: ColumnElement[float] = SWEEPS.c.spec["budget"]["device_seconds"].as_float()
     return limit
 
 
 def _used(with_grants: bool) -> ScalarSelect[Any]:
     """Device seconds of the proxies of the sweep of the enclosing statement."""
-    per_run = _proxies.seconds + _proxies.granted if with_grants else _proxies.seconds
+    per_run = _proxies.c.seconds + _proxies.c.granted if with_grants else _proxies.c.seconds
     return (
         select(func.coalesce(func.sum(per_run), 0.0))
-        .where(_proxies.sweep_id == SweepRow.id, _proxies.role == Role.PROXY)
-        .correlate(SweepRow)
+        .where(_proxies.c.sweep_id == SWEEPS.c.id, _proxies.c.role == Role.PROXY)
+        .correlate(SWEEPS)
         .scalar_subquery()
     )
 
@@ -107,7 +107,7 @@ def affordable() -> ColumnElement[bool]:
     return _limit().is_(None) | (_limit() - _used(with_grants=True) >= MIN_GRANT)
 
 
-def grant(session: Session, sweep_id: int, runs: Sequence[RunRow]) -> dict[int, float]:
+def grant(session: Session, sweep_id: int, runs: Sequence[Fields]) -> dict[int, float]:
     """Grants device seconds to proxies, just claimed, of a sweep that limits them.
 
     The grants in hand and the seconds used never add up to more than the budget, whatever the expectations
@@ -118,15 +118,30 @@ def grant(session: Session, sweep_id: int, runs: Sequence[RunRow]) -> dict[int, 
         Seconds by run.
     """
     lock(session, sweep_id)
-    free = session.scalars(select(_limit() - _used(with_grants=True)).where(SweepRow.id == sweep_id)).one()
+    free = session.scalars(select(_limit() - _used(with_grants=True)).where(SWEEPS.c.id == sweep_id)).one()
     share = max(0.0, free) / len(runs)
     granted = {}
     for run in runs:
         expected = run.expected_seconds
         wanted = share / 2 if expected is None else max(SLACK * expected + MIN_GRANT, run.seconds)
         granted[run.id] = min(share, wanted)
-        session.execute(update(RunRow).where(RunRow.id == run.id).values(granted=granted[run.id]))
+        session.execute(update(RUNS).where(RUNS.c.id == run.id).values(granted=granted[run.id]))
     return granted
+
+
+_SPENT = select(SWEEPS.c.id).where(
+    SWEEPS.c.id == bindparam("sweep"), _limit() - _used(with_grants=False) < MIN_GRANT
+)
+_CUT = (
+    update(RUNS)
+    .where(
+        RUNS.c.sweep_id == _SPENT.scalar_subquery(),
+        RUNS.c.state == RunState.QUEUED,
+        RUNS.c.role == Role.PROXY,
+    )
+    .values(state=RunState.CANCELLED, reason=SPENT)
+    .returning(RUNS.c.id, RUNS.c.config, RUNS.c.loss)
+)
 
 
 def cut(session: Session, sweep_id: int) -> list[int]:
@@ -135,16 +150,7 @@ def cut(session: Session, sweep_id: int) -> list[int]:
     Returns:
         Their ids.
     """
-    spent = (
-        select(SweepRow.id).where(SweepRow.id == sweep_id, _limit() - _used(with_grants=False) < MIN_GRANT)
-    ).scalar_subquery()
-    rows = session.execute(
-        update(RunRow)
-        .where(RunRow.sweep_id == spent, RunRow.state == RunState.QUEUED, RunRow.role == Role.PROXY)
-        .values(state=RunState.CANCELLED, reason=SPENT, finished_at=now())
-        .returning(RunRow.id, RunRow.config, RunRow.loss)
-        .execution_options(synchronize_session=False)
-    ).all()
+    rows = session.execute(_CUT, {"sweep": sweep_id, "finished_at": now()}).all()
     emit_all(
         session,
         [

@@ -9,9 +9,11 @@ from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from store.db import Sessions, oldest_transaction, reading
-from store.models import EventRow, Json
+from store.models import EVENTS, EventRow, Json
 from store.records import to_event
 from sweeps.runs import Event
+
+_INSERT = insert(EVENTS)
 
 
 def emit(session: Session, sweep_id: int, kind: str, data: Json, run_id: int | None = None) -> None:
@@ -32,7 +34,7 @@ def told(config: Json, loss: float | None, reason: str | None = None) -> Json:
 def emit_all(session: Session, events: Sequence[Json]) -> None:
     """Writes events in their order."""
     if events:
-        session.execute(insert(EventRow), list(events))
+        session.execute(_INSERT, list(events))
 
 
 def list_events(sessions: Sessions, sweep_id: int | None, after: int = 0, limit: int = 1000) -> list[Event]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from store import db
-from store.guarded import change, write
-from store.models import AttemptRow, RunRow
+from store.guarded import change, changing, write
+from store.models import RUNS, AttemptRow, RunRow
 from sweeps.runs import RunState
 
 
@@ -38,7 +37,7 @@ class Orphan:
 
 def renew(session: Session, run_id: int, attempt: int, owner: str, lease_seconds: float) -> bool:
     """Prolongs a lease; False when the run is someone else's by now, or was cancelled."""
-    return _lease(session, run_id, attempt, owner, lease_seconds, RunRow.owner == owner)
+    return _lease(session, run_id, attempt, owner, lease_seconds, RUNS.c.owner == owner)
 
 
 def adopt(
@@ -50,14 +49,16 @@ def adopt(
     previous: str | None = None,
 ) -> bool:
     """Takes over a live attempt whose lease ran out, or whose owner is ``previous``, known to be gone."""
-    free = or_(RunRow.lease_until < db.now(), RunRow.owner.in_([owner, previous or owner]))
+    free = or_(RUNS.c.lease_until < db.now(), RUNS.c.owner.in_([owner, previous or owner]))
     return _lease(session, run_id, attempt, owner, lease_seconds, free)
 
 
-def _lease(session: Session, run_id: int, attempt: int, owner: str, lease_seconds: float, guard: Any) -> bool:
+def _lease(
+    session: Session, run_id: int, attempt: int, owner: str, lease_seconds: float, guard: ColumnElement[bool]
+) -> bool:
     moment = db.now()
     until = moment + timedelta(seconds=lease_seconds)
-    if change(session, run_id, attempt, guard, owner=owner, lease_until=until) is None:
+    if change(session, changing(guard), run_id, attempt, owner=owner, lease_until=until) is None:
         return False
     write(session, run_id, attempt, owner=owner, heartbeat_at=moment)
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeAlias, cast
 
 from sqlalchemy import (
     JSON,
@@ -15,6 +15,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     MetaData,
+    Row,
     String,
     Table,
     UniqueConstraint,
@@ -209,9 +210,6 @@ class PointRow(Base):
     at: Mapped[float]
 
 
-POINTS = cast(Table, PointRow.__table__)
-
-
 class ObservationRow(Base):
     """What the laws are fitted to; a run gives at most one.
 
@@ -295,3 +293,14 @@ class LeaderRow(Base):
     work: Mapped[str] = mapped_column(primary_key=True)
     owner: Mapped[str]
     lease_until: Mapped[datetime]
+
+
+Fields: TypeAlias = Row[*tuple[Any, ...]]  # of a table, read without the mapper
+
+# The same without the mapper, for the statements that every run needs.
+SWEEPS = cast(Table, SweepRow.__table__)
+RUNS = cast(Table, RunRow.__table__)
+ATTEMPTS = cast(Table, AttemptRow.__table__)
+POINTS = cast(Table, PointRow.__table__)
+OBSERVATIONS = cast(Table, ObservationRow.__table__)
+EVENTS = cast(Table, EventRow.__table__)

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from store.guarded import write
 from store.models import AttemptRow
 
 
 def trace(session: Session, run_id: int, attempt: int, provenance: Mapping[str, object]) -> None:
     """Stores what runs in an attempt."""
-    session.execute(
-        update(AttemptRow)
-        .where(AttemptRow.run_id == run_id, AttemptRow.attempt == attempt)
-        .values(provenance=dict(provenance))
-        .execution_options(synchronize_session=False)
-    )
+    write(session, run_id, attempt, provenance=dict(provenance))
 
 
 def traced(session: Session, run_id: int, attempt: int) -> dict[str, object] | None:

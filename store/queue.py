@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
-from sqlalchemy import ColumnElement, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Update, and_, bindparam, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from store import db
 from store.budget import affordable, grant
 from store.events import emit_all, event, told
-from store.guarded import UNSYNCED
-from store.models import AttemptRow, Json, RunRow, SweepRow
+from store.models import ATTEMPTS, RUNS, SWEEPS, Fields, Json, RunRow
 from store.records import to_run, to_spec
 from sweeps.runs import Role, Run, RunState, SweepState
 from sweeps.spec import SweepSpec
@@ -59,6 +59,44 @@ def enqueue(session: Session, sweep_id: int, runs: Sequence[Json]) -> list[int]:
     return ids
 
 
+def _taking(which: ColumnElement[bool]) -> Update:
+    """The statement that claims queued runs, oldest first."""
+    chosen = (
+        select(RUNS.c.id)
+        .join(SWEEPS, SWEEPS.c.id == RUNS.c.sweep_id)
+        .where(RUNS.c.state == RunState.QUEUED, which)
+        .order_by(RUNS.c.id)
+        .limit(bindparam("most", type_=RUNS.c.id.type))
+        .with_for_update(skip_locked=True, of=RUNS)
+        .cte("chosen")
+    )
+    moment = bindparam("moment", type_=RUNS.c.started_at.type)
+    return (
+        update(RUNS)
+        .where(RUNS.c.id.in_(select(chosen.c.id)), RUNS.c.state == RunState.QUEUED)
+        .values(
+            state=RunState.RUNNING,
+            attempt=RUNS.c.attempt + 1,
+            started_at=func.coalesce(RUNS.c.started_at, moment),
+            reason=None,
+            out_of_memory=False,
+        )
+        .returning(*RUNS.c)
+    )
+
+
+_RUNNING = and_(SWEEPS.c.state == SweepState.RUNNING, affordable())
+_PROXY = and_(RUNS.c.role == Role.PROXY, _RUNNING)
+_TARGET = and_(RUNS.c.role == Role.TARGET, SWEEPS.c.state != SweepState.CANCELLED)
+_ALIKE = and_(RUNS.c.sweep_id == bindparam("of_sweep"), RUNS.c.shape == bindparam("alike"), ~RUNS.c.undivided)
+_TAKE, _TAKE_ALIKE = _taking(or_(_PROXY, _TARGET)), _taking(and_(_ALIKE, _RUNNING))
+_COUNT_ALIKE = select(func.count()).select_from(RUNS).where(_ALIKE, RUNS.c.state == RunState.QUEUED)
+_BEGIN = insert(ATTEMPTS)
+_SWEEPS_OF = select(SWEEPS.c.id, SWEEPS.c.spec, SWEEPS.c.created_at).where(
+    SWEEPS.c.id.in_(bindparam("ids", expanding=True))
+)
+
+
 def claim(session: Session, owner: str, lease_seconds: float, limit: int = 1) -> list[Claim]:
     """Takes queued runs, oldest first, each under a lease and with the next attempt number.
 
@@ -69,9 +107,7 @@ def claim(session: Session, owner: str, lease_seconds: float, limit: int = 1) ->
         lease_seconds: until others may take the run over, unless the lease is renewed.
         limit: at most so many.
     """
-    proxy = and_(RunRow.role == Role.PROXY, SweepRow.state == SweepState.RUNNING, affordable())
-    target = and_(RunRow.role == Role.TARGET, SweepRow.state != SweepState.CANCELLED)
-    return _take(session, owner, lease_seconds, limit, or_(proxy, target))
+    return _take(session, _TAKE, owner, lease_seconds, limit)
 
 
 def claim_alike(
@@ -84,49 +120,31 @@ def claim_alike(
         most: at most so many.
         sharers: workers that are to have about equally many of all that are queued.
     """
-    shape = session.scalars(select(RunRow.shape).where(RunRow.id == like.run.id)).one()
-    if shape is None or most < 1:
+    if most < 1:
         return []
-    alike = and_(RunRow.sweep_id == like.run.sweep_id, RunRow.shape == shape, ~RunRow.undivided)
-    queued = session.scalars(
-        select(func.count()).select_from(RunRow).where(alike, RunRow.state == RunState.QUEUED)
-    ).one()
+    shape = session.scalars(select(RUNS.c.shape).where(RUNS.c.id == like.run.id)).one()
+    if shape is None:
+        return []
+    alike = {"of_sweep": like.run.sweep_id, "alike": shape}
+    queued = session.scalars(_COUNT_ALIKE, alike).one()
     limit = min(most, math.ceil((queued + 1) / sharers) - 1)
     if limit < 1:
         return []
-    running = and_(SweepRow.state == SweepState.RUNNING, affordable())
-    return _take(session, owner, lease_seconds, limit, and_(alike, running))
+    return _take(session, _TAKE_ALIKE, owner, lease_seconds, limit, alike)
 
 
 def _take(
-    session: Session, owner: str, lease_seconds: float, limit: int, which: ColumnElement[bool]
+    session: Session,
+    statement: Update,
+    owner: str,
+    lease_seconds: float,
+    limit: int,
+    which: Mapping[str, object] = MappingProxyType({}),
 ) -> list[Claim]:
-    chosen = (
-        select(RunRow.id)
-        .join(SweepRow, SweepRow.id == RunRow.sweep_id)
-        .where(RunRow.state == RunState.QUEUED, which)
-        .order_by(RunRow.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True, of=RunRow)
-        .cte("chosen")
-    )
     moment = db.now()
-    statement = (
-        update(RunRow)
-        .where(RunRow.id.in_(select(chosen.c.id)), RunRow.state == RunState.QUEUED)
-        .values(
-            state=RunState.RUNNING,
-            attempt=RunRow.attempt + 1,
-            owner=owner,
-            lease_until=moment + timedelta(seconds=lease_seconds),
-            started_at=func.coalesce(RunRow.started_at, moment),
-            reason=None,
-            out_of_memory=False,
-        )
-        .returning(RunRow)
-        .execution_options(**UNSYNCED, populate_existing=True)
-    )
-    rows = sorted(session.scalars(statement), key=lambda row: row.id)
+    lease = {"owner": owner, "lease_until": moment + timedelta(seconds=lease_seconds)}
+    found = session.execute(statement, {"most": limit, "moment": moment} | lease | dict(which))
+    rows = sorted(found, key=lambda row: row.id)
     if not rows:
         return []
     attempts = [
@@ -139,20 +157,19 @@ def _take(
         }
         for row in rows
     ]
-    session.execute(insert(AttemptRow), attempts)
+    session.execute(_BEGIN, attempts)
     emit_all(session, [_started(row, owner) for row in rows])
     return _claims(session, rows)
 
 
-def _started(row: RunRow, owner: str) -> Json:
+def _started(row: Fields, owner: str) -> Json:
     data = told(row.config, row.loss) | {"attempt": row.attempt, "owner": owner}
     return event(row.sweep_id, "run_started", data, row.id)
 
 
-def _claims(session: Session, rows: Sequence[RunRow]) -> list[Claim]:
+def _claims(session: Session, rows: Sequence[Fields]) -> list[Claim]:
     """The claims of claimed rows, with their share of the device seconds."""
-    of = SweepRow.id.in_({row.sweep_id for row in rows})
-    found = session.execute(select(SweepRow.id, SweepRow.spec, SweepRow.created_at).where(of)).all()
+    found = session.execute(_SWEEPS_OF, {"ids": sorted({row.sweep_id for row in rows})}).all()
     specs = {sweep_id: to_spec(spec) for sweep_id, spec, _ in found}
     created = {sweep_id: created_at for sweep_id, _, created_at in found}
     proxies = defaultdict(list)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from store.budget import Totals, totals
@@ -36,10 +36,12 @@ class Standing:
     Args:
         revision: counts changes of its limits and imports of runs.
         ended: proxies that have.
+        queued: proxies that are; this alone asks for nothing.
     """
 
     revision: int
     ended: int
+    queued: int = field(default=0, compare=False)
 
 
 def read_sweep(session: Session, sweep_id: int) -> Sweep:
@@ -87,21 +89,25 @@ def _imported(session: Session, sweep_ids: Sequence[int]) -> dict[int, int]:
     return {sweep_id: int(count) for sweep_id, count in rows}
 
 
+_ENDED, _QUEUED = (
+    func.count(case((RunRow.state.in_(states), 1))) for states in (sorted(TERMINAL), [RunState.QUEUED])
+)
+_STANDINGS = (
+    select(SweepRow.id, SweepRow.spec, SweepRow.revision, _ENDED, _QUEUED)
+    .outerjoin(RunRow, and_(RunRow.sweep_id == SweepRow.id, RunRow.role == Role.PROXY))
+    .where(SweepRow.state == SweepState.RUNNING)
+    .group_by(SweepRow.id)
+    .order_by(SweepRow.id)
+)
+
+
 def running(sessions: Sessions) -> list[tuple[int, SweepSpec, Standing]]:
     """The sweeps that are running, oldest first, with what of them changes."""
-    ended = and_(
-        RunRow.sweep_id == SweepRow.id, RunRow.role == Role.PROXY, RunRow.state.in_(sorted(TERMINAL))
-    )
-    statement = (
-        select(SweepRow, func.count(RunRow.id))
-        .outerjoin(RunRow, ended)
-        .where(SweepRow.state == SweepState.RUNNING)
-        .group_by(SweepRow.id)
-        .order_by(SweepRow.id)
-    )
     with reading(sessions) as session:
-        found = session.execute(statement)
-        return [(row.id, to_spec(row.spec), Standing(row.revision, count)) for row, count in found]
+        return [
+            (sweep_id, to_spec(spec), Standing(*standing))
+            for sweep_id, spec, *standing in session.execute(_STANDINGS)
+        ]
 
 
 def list_sweeps(

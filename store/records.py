@@ -10,6 +10,7 @@ from functools import lru_cache
 from store.models import (
     DecisionRow,
     EventRow,
+    Fields,
     Json,
     ObservationRow,
     PointRow,
@@ -49,8 +50,8 @@ def to_branch(parent_id: int | None, parent_step: int | None) -> Branch | None:
     return None if parent_id is None or parent_step is None else Branch(parent_id, parent_step)
 
 
-def to_run(row: RunRow) -> Run:
-    """The record of a row."""
+def to_run(row: RunRow | Fields) -> Run:
+    """The record of a row, read with the mapper or without."""
     return Run(
         id=row.id,
         sweep_id=row.sweep_id,

@@ -130,7 +130,9 @@ def _before_fit(look: Look, missing: int, rng: np.random.Generator) -> Step:
     """Fills the first batch; later ones replace runs that failed in it."""
     if missing <= 0 and not look.pending:
         missing = MIN_FIT - len(look.observations)
-    decisions, stop = decide(look, None, frame(look.spec), max(0, missing), rng, _first_part(look.spec))
+    if missing <= 0:
+        return Step(None, {}, [], None)
+    decisions, stop = decide(look, None, frame(look.spec), missing, rng, _first_part(look.spec))
     return Step(None, {}, decisions, stop)
 
 

@@ -86,7 +86,7 @@ class Cohort:
             team=team,
         )
         self.engine = make_engine(plan, models)
-        self._rates = plan.rates()
+        self._rates = plan.rates
         self._rows = list(self.members)  # as the engine has them
         seeds = [int(member.config["seed"]) for member in self.members]
         resident = self.examples.resident

@@ -22,6 +22,7 @@ class Held:
     Args:
         started: None while it waits for room.
         worker: that trains it.
+        placed: which worker that is is stored.
         members: runs that train together, this one among them.
         why_stopped: None as long as it was not asked to stop.
         news: not stored yet.
@@ -32,6 +33,7 @@ class Held:
     job: Job
     started: float | None = None
     worker: str | None = None
+    placed: bool = False
     members: int = 1
     why_stopped: str | None = None
     news: Delivery | None = None

@@ -8,12 +8,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Hashable
 from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from store import mirror, service
-from store.db import Sessions
+from store.db import Sessions, now
 from store.mirror import MirrorRun, MirrorSweep
 from sweeps import plot
 from sweeps.runs import Role, RunState, SweepState
@@ -24,11 +26,34 @@ log = logging.getLogger(__name__)
 
 WORK = "mirror"
 PACE_SECONDS = 1.5
-LEASE_SECONDS = 15.0
+LEASE = timedelta(seconds=15.0)
 PROBE_SECONDS = 3.0
 PICTURE_SECONDS = 20.0
 TROUBLE_SECONDS = 60.0
 ENDED = (SweepState.FINISHED, SweepState.CANCELLED)
+
+
+@dataclass
+class Lead:
+    """Since when nobody else has written to MLflow.
+
+    Args:
+        since: when the lead began, which has had no gap as long as a lease; None before it did.
+        renewed: last.
+    """
+
+    since: datetime | None = None
+    renewed: datetime | None = None
+
+    def renew(self, moment: datetime) -> None:
+        """Takes note that the lease is ours at this moment."""
+        if self.renewed is None or moment - self.renewed > LEASE:
+            self.since = moment
+        self.renewed = moment
+
+    def covers(self, began: datetime) -> bool:
+        """Whether a run began so late that nobody else can have created it in MLflow."""
+        return self.since is not None and began > self.since + LEASE
 
 
 class Mirror:
@@ -55,6 +80,8 @@ class Mirror:
         self._drawn_at: dict[int, float] = {}
         self._to_draw: dict[int, str] = {}  # by sweep: MLflow's id of its run
         self._trouble: dict[Hashable, float] = {}  # what MLflow refused, and when to try again
+        self._lead = Lead()
+        self._tried: set[int] = set()  # runs that MLflow may have although the database does not know
 
     def start(self) -> None:
         """Begins to mirror."""
@@ -89,8 +116,9 @@ class Mirror:
 
     def _round(self) -> bool:
         """Writes what is not written; whether there was anything."""
-        if not self._reachable() or not mirror.lead(self._sessions, WORK, self._owner, LEASE_SECONDS):
+        if not self._reachable() or not mirror.lead(self._sessions, WORK, self._owner, LEASE.total_seconds()):
             return False
+        self._lead.renew(now())
         if self._target is None:
             self._target = tracking.connect(self._uri, self._name)
         target = self._target
@@ -167,8 +195,11 @@ class Mirror:
             self._shown_fits[sweep_id] = fits[-1].id
 
     def _show_run(self, target: tracking.Target, item: MirrorRun, spec: SweepSpec) -> None:
+        run_id, began = item.run.id, item.run.started_at
+        new = began is not None and self._lead.covers(began) and run_id not in self._tried
+        self._tried.add(run_id)
         try:
-            shown = tracking.show_run(target, item, spec)
+            shown = tracking.show_run(target, item, spec, new)
         except Exception as error:
             if item.mirror_id is None or not tracking.is_gone(error):
                 raise
@@ -177,6 +208,7 @@ class Mirror:
         if item.run.role is Role.TARGET and item.run.state is RunState.FINISHED:
             self._draw(target, item.run.sweep_id, item.parent_id)
         mirror.mirrored_run(self._sessions, item, shown)
+        self._tried.discard(run_id)
 
     def _draw(self, target: tracking.Target, sweep_id: int, shown: str) -> None:
         """Writes the picture of the latest fit with the targets that have been trained."""

@@ -24,7 +24,7 @@ from workers.calibrator import Calibrator
 from workers.executor import Delivery, Pool, Unplaceable
 from workers.held import Held, discard, make_job
 from workers.job import Job, Outcome
-from workers.outcomes import record
+from workers.outcomes import place, record
 from workers.owner import is_dead
 from workers.placement import Placement, placed
 from workers.stacking import Stacking, alone
@@ -110,7 +110,7 @@ class Orchestrator:
         self.close()
 
     def tick(self) -> None:
-        """One round: adopt, start, collect, renew, choose."""
+        """One round: adopt, start, choose, collect, renew."""
         moment = time.monotonic()
         if moment >= self._recover_at:
             self._recover()
@@ -118,19 +118,21 @@ class Orchestrator:
             self._recover_at = moment + self._pace.lease / 3
         self._calibrator.tick()  # before all workers have runs
         self._start()
-        self._collect(self._pace.poll)
+        self._store()
+        self._advancer.scan()
+        self._collect(self._advancer.wait(self._pace.poll))
         if time.monotonic() >= self._heed_at:
             self._heed_users()
             self._heed_at = time.monotonic() + self._pace.poll
         if time.monotonic() >= self._renew_at:
             self._renew()
             self._renew_at = time.monotonic() + self._pace.lease / 3
-        self._advancer.scan()
 
     def close(self) -> None:
         """Ends cleanly: runs go back to the queue with a checkpoint, or train on where workers outlive us."""
         self._advancer.close()
         try:
+            self._store()
             self._let_go()
             clear(self._sessions, self._checkpoints)
             self._pool.close()
@@ -218,10 +220,6 @@ class Orchestrator:
         self._waiting = []
         for held in group:
             held.started, held.worker, held.members = time.monotonic(), worker, len(group)
-        with self._sessions.begin() as session:
-            for held in group:
-                sharers = held.job.spec.resources.sharers
-                leases.place(session, held.job.run_id, held.job.attempt, worker, len(group), sharers)
         for held in group:
             together = f", with {len(group) - 1} others" if len(group) > 1 else ""
             log.info("%s started, attempt %d on %s%s", held.name, held.job.attempt, worker, together)
@@ -235,18 +233,29 @@ class Orchestrator:
             ended = held is not None and held.news is not None and held.news.outcome is not None
             if held is not None and held.job.attempt == delivery.attempt and not ended:
                 held.news = delivery
-        news = [(held, held.news) for _, held in sorted(self._held.items()) if held.news is not None]
-        if not news:
+        if any(held.news is not None for held in self._held.values()):
+            self._launch_waiting()  # a worker may be free by now
+        self._store()
+
+    def _store(self) -> None:
+        """Writes where runs have started and what their workers delivered, in one transaction."""
+        held_in_order = [held for _, held in sorted(self._held.items())]
+        started = [held for held in held_in_order if held.worker is not None and not held.placed]
+        news = [(held, held.news) for held in held_in_order if held.news is not None]
+        if not started and not news:
             return
-        self._launch_waiting()  # a worker may be free by now
         with self._sessions.begin() as session:
+            for held in started:
+                place(session, held)
             for held, delivery in news:
-                self._store(session, held, delivery)
+                self._write(session, held, delivery)
+        for held in started:
+            held.placed = True
         for held, delivery in news:
             held.news = None
             self._settle(held, delivery)
 
-    def _store(self, session: Session, held: Held, delivery: Delivery) -> None:
+    def _write(self, session: Session, held: Held, delivery: Delivery) -> None:
         """Writes points and the outcome of an attempt."""
         run_id, attempt, outcome = held.job.run_id, held.job.attempt, delivery.outcome
         if delivery.provenance is not None and not held.traced:
@@ -379,7 +388,7 @@ class Orchestrator:
         claim = Claim(run, sweep.spec, attempt, None, sweep.created_at)
         held = self._hold(claim, self._job(claim, placed(sweep.spec, run, orphan)))
         if orphan.worker is not None and self._pool.adopt(orphan.worker, run_id, attempt):
-            held.started, held.worker = time.monotonic(), orphan.worker
+            held.started, held.worker, held.placed = time.monotonic(), orphan.worker, True
             log.info("%s trains on under this orchestrator; its worker is %s", held.name, orphan.worker)
         else:
             self._put_back(held, "its orchestrator and its worker are gone")

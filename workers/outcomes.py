@@ -1,15 +1,27 @@
-"""What an attempt's outcome makes of its run."""
+"""What is stored of an attempt beside its points: where it trains, and what its outcome makes of its run."""
 
 from __future__ import annotations
 
 from sqlalchemy.orm import Session
 
-from store import attempts
+from store import attempts, leases
 from sweeps.runs import RunState
 from workers.held import Held
 from workers.job import Outcome
 
 SHARED = "out of memory on a share of a GPU; the next attempt gets a whole one"
+
+
+def place(session: Session, held: Held) -> None:
+    """Stores which worker trains it, so that another orchestrator finds it there.
+
+    Raises:
+        ValueError: it has not started.
+    """
+    if held.worker is None:
+        raise ValueError(f"{held.name} has no worker; only a run that has started has a place")
+    job = held.job
+    leases.place(session, job.run_id, job.attempt, held.worker, held.members, job.spec.resources.sharers)
 
 
 def record(session: Session, held: Held, outcome: Outcome) -> None:

@@ -106,30 +106,25 @@ def show_sweep(target: Target, item: MirrorSweep, fits: Sequence[FitHeader]) -> 
     return shown
 
 
-def show_run(target: Target, item: MirrorRun, spec: SweepSpec) -> str:
+def show_run(target: Target, item: MirrorRun, spec: SweepSpec, new: bool = False) -> str:
     """Writes a run: its settings once, its next points, its state, and its end.
+
+    Args:
+        new: nobody can have created it in MLflow yet, so that it need not be looked for.
 
     Returns:
         MLflow's id of the run.
     """
     run, client = item.run, target.client
-    key = _key("run", run.id, run.created_at)
-    shown = item.mirror_id or _find(target, key)
+    key, tags = _key("run", run.id, run.created_at), _run_tags(item)
+    shown = item.mirror_id or (None if new else _find(target, key))
     if shown is None:
-        tags = {KEY: key, MLFLOW_PARENT_RUN_ID: item.parent_id, "role": run.role.value, "run": str(run.id)}
+        own = {KEY: key, MLFLOW_PARENT_RUN_ID: item.parent_id, "role": run.role.value, "run": str(run.id)}
         began = _milliseconds(run.started_at or run.created_at)
-        shown = str(client.create_run(target.experiment, began, tags, _run_name(spec, run)).info.run_id)
+        # Tags cost the server a fraction of what they do in a batch.
+        made = client.create_run(target.experiment, began, own | _cut(tags), _run_name(spec, run))
+        shown, tags = str(made.info.run_id), {}
     params = _run_params(run) if item.mirror_id is None else {}
-    tags = {"state": run.state.value, "attempt": str(run.attempt), "sweep": str(run.sweep_id)}
-    tags["diverged"] = str(run.state is RunState.DIVERGED).lower()
-    if item.reason:
-        tags["why"] = item.reason
-    tags |= {f"expected.{_safe(name)}": f"{value:.4g}" for name, value in item.expected.items()}
-    tags |= {f"scalewise.{name}": _in_a_word(value) for name, value in item.provenance.items()}
-    if run.reason:
-        tags["reason"] = run.reason
-    if run.branch is not None:
-        tags |= {"branch.run": str(run.branch.run_id), "branch.step": str(run.branch.step)}
     metrics = [
         Metric(_safe(point.metric), point.value, int(point.at * 1000), point.step) for point in item.points
     ]
@@ -144,6 +139,22 @@ def show_run(target: Target, item: MirrorRun, spec: SweepSpec) -> str:
         if run.role is Role.TARGET and run.state is RunState.FINISHED and run.loss is not None:
             _log(client, item.parent_id, [_measured(run, run.loss)], {}, {})
     return shown
+
+
+def _run_tags(item: MirrorRun) -> dict[str, str]:
+    """What of a run may change, and why it was chosen."""
+    run = item.run
+    tags = {"state": run.state.value, "attempt": str(run.attempt), "sweep": str(run.sweep_id)}
+    tags["diverged"] = str(run.state is RunState.DIVERGED).lower()
+    if item.reason:
+        tags["why"] = item.reason
+    tags |= {f"expected.{_safe(name)}": f"{value:.4g}" for name, value in item.expected.items()}
+    tags |= {f"scalewise.{name}": _in_a_word(value) for name, value in item.provenance.items()}
+    if run.reason:
+        tags["reason"] = run.reason
+    if run.branch is not None:
+        tags |= {"branch.run": str(run.branch.run_id), "branch.step": str(run.branch.step)}
+    return tags
 
 
 def is_gone(error: Exception) -> bool:
@@ -167,10 +178,15 @@ def _log(
 ) -> None:
     """Writes everything in as few requests as MLflow allows."""
     first = [Param(key, value) for key, value in params.items()]
-    also = [RunTag(key, value[:5000]) for key, value in tags.items()]
+    also = [RunTag(key, value) for key, value in _cut(tags).items()]
     client.log_batch(shown, metrics[:BATCH], first, also)
     for start in range(BATCH, len(metrics), BATCH):
         client.log_batch(shown, metrics[start : start + BATCH])
+
+
+def _cut(tags: dict[str, str]) -> dict[str, str]:
+    """Tags as long as MLflow takes them."""
+    return {key: value[:5000] for key, value in tags.items()}
 
 
 def _find(target: Target, key: str) -> str | None:

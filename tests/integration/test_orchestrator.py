@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from store import lifecycle, service
 from store.db import Sessions, reading
 from store.models import AttemptRow
 from sweeps.runs import Observation, Role, RunState, SweepState
 from sweeps.spec import SweepSpec
-from workers import device
+from workers import device, outcomes
 
 Tiny = Callable[..., SweepSpec]
 
@@ -89,6 +90,26 @@ def test_two_orchestrators_share_the_runs(
     runs = service.list_runs(file_sessions, sweep.id)
     assert [(run.state, run.attempt) for run in runs] == [(RunState.FINISHED, 1)] * 8
     assert len(service.observations(file_sessions, sweep.id)) == 8
+
+
+def test_a_run_that_starts_as_the_database_goes_away_is_stored_with_its_worker(
+    file_sessions: Sessions, tiny: Tiny, orchestrate: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = iter([OperationalError("", None, Exception("the database is away"))])
+
+    def place(*given: Any) -> None:
+        for error in away:
+            raise error
+        outcomes.place(*given)
+
+    monkeypatch.setattr("workers.orchestrator.place", place)
+    sweep, _ = service.create_sweep(file_sessions, tiny())
+    with orchestrate():
+        until(lambda: ended(file_sessions, sweep.id), "the sweep's end")
+    assert next(away, None) is None
+    for run in service.list_runs(file_sessions, sweep.id):
+        (attempt,) = attempts(file_sessions, run.id)
+        assert (attempt.worker, attempt.outcome) == (f"thread-{run.id}-1", "finished")
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint(

@@ -93,6 +93,16 @@ def test_first_batch_has_what_the_laws_need() -> None:
     assert len({d.config["lr"] for d in chosen}) >= 3
 
 
+def test_while_the_first_batch_trains_nothing_is_chosen_or_fitted() -> None:
+    asked = spec()
+    batch = step(look(asked), np.random.default_rng(0)).decisions
+    pending = [decision.config for decision in batch[4:]]
+    now = step(
+        look(asked, observations=observe(asked, WORLD, 4, seed=1), pending=pending), np.random.default_rng(0)
+    )
+    assert now == Step(None, {}, [], None)
+
+
 def test_every_decision_says_why(informative) -> None:
     for now in informative[2]:
         for decision in now.decisions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -42,6 +43,7 @@ class Plan:
     device: torch.device
     team: Team | None = None
 
+    @cached_property
     def rates(self) -> Tensor:
         """Learning rate of every step and member, 0 after a member's last: (steps, members), on the CPU."""
         table = torch.zeros(max(self.steps), len(self.configs), dtype=torch.float64)

@@ -32,7 +32,7 @@ class Single:
         shared = model if plan.team is None else _shared(model, plan.device)
         self._forward = Compiled(shared, plan.device) if quick else shared
         self._optimizer = optimizer.make(model, plan.configs[0], plan.trainer, plan.rules)
-        self._rates = plan.rates()[:, 0].tolist()
+        self._rates = plan.rates[:, 0].tolist()
         self.norms = torch.zeros(1, device=plan.device)
 
     def step(self, step: int, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ class _Base:
         self.steps = 0
         self.moments = {name: torch.zeros(members, int(sizes.sum()), device=device) for name in moments}
         self._clip = plan.trainer.clip
-        self._rates = plan.rates().float().to(device)
+        self._rates = plan.rates.float().to(device)
         self._rate = None if bool((rate == 1.0).all()) else rate.to(device)
         self._now = torch.zeros(members, 1, device=device)  # rate of the step
         self._decay = decay.to(device)
@@ -156,7 +156,7 @@ class FusedAdamW(AdamW):
             for member, config in enumerate(plan.configs)
         ]
         self._members = list(range(len(plan.configs)))
-        self._table: list[list[float]] = plan.rates().tolist()
+        self._table: list[list[float]] = plan.rates.tolist()
         self._told = self._table[0]
         self._of: tuple[Tensor, ...] = ()
         self._cut: list[tuple[int, Rule, list[list[Tensor]]]] = []
