@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sweeps.curves.schedule import rising_steps
+from sweeps.data import register
 from sweeps.errors import SweepError
 from sweeps.runs import Point, Ran
 from workers import checkpoint, device, diagnostics, provenance, proxies
@@ -52,6 +53,7 @@ class Cohort:
 
     def __init__(self, jobs: Sequence[Job], team: Team | None = None) -> None:
         first, self._team = jobs[0], team
+        register(first.source)  # a worker does not read the operator's settings
         self._spec, self._source = first.spec, first.source
         self._device = device.pick(self._spec.resources)
         self._check_memory(jobs)
