@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
 import torch
 
 from sweeps.cost import Timing
-from sweeps.data import SOURCES
+from sweeps.data import SOURCES, Source
 from sweeps.resources import Resources
 from sweeps.spec import Config, SweepSpec, parse
 from workers import device
@@ -21,6 +21,7 @@ from workers.memory import step_peak
 WARM_STEPS = 2
 ROUNDS = 5  # in which every shape is timed; the quickest counts, since other work can only slow a step
 MOST_STEPS = 1 << 13  # of one shape in a round
+LENGTH = (ROUNDS + 1) * MOST_STEPS  # of runs that are timed, in steps: more than they make
 CPU_FLOPS = 5e10  # a second, of the device that ``SHAPES`` are meant for
 
 
@@ -70,13 +71,18 @@ def calibrate(resources: Resources, kind: str, seconds: float = 2.0, peaks: bool
     Returns:
         One timing a shape and number of members; its cost is that of the steps that were timed.
     """
-    threads = torch.get_num_threads()
-    one = resources.processes  # what the others of a run that several train have is not timed
-    resources = replace(resources, cpus=resources.cpus / one, gpus=resources.gpus / one, processes=1)
-    try:
-        where = device.pick(resources)
-        spec = make_spec(resources, kind, grown(SHAPES[kind], where))
+    with held_to(resources) as (own, where):
+        spec = make_spec(own, kind, grown(SHAPES[kind], where))
         return measure(spec, grown(SHAPES[kind], where), where, seconds, peaks)
+
+
+@contextmanager
+def held_to(resources: Resources) -> Iterator[tuple[Resources, torch.device]]:
+    """What one process of a run has, with the device; the number of threads is put back at the end."""
+    threads, one = torch.get_num_threads(), resources.processes  # the others are not timed
+    own = replace(resources, cpus=resources.cpus / one, gpus=resources.gpus / one, processes=1)
+    try:
+        yield own, device.pick(own)
     finally:
         torch.set_num_threads(threads)
 
@@ -125,14 +131,14 @@ def measure(
         By shape and number of members, in order.
     """
     asked = [(shape, members) for shape in shapes for members in shape.members]
-    cohorts = [make(spec, shape_config(spec, shape), members) for shape, members in asked]
+    source = SOURCES[spec.proxy.dataset]
+    cohorts = [make(spec, source, shape_config(spec, shape), members) for shape, members in asked]
     found: list[float | None] = []
     for cohort in cohorts:
         for _ in range(WARM_STEPS):
             cohort.advance()
         found.append(step_peak(cohort, where) if peaks else None)
-    share = seconds / ROUNDS / len(asked)
-    took = [[_one(cohort, where, share) for cohort in cohorts] for _ in range(ROUNDS)]
+    took = quickest(cohorts, where, seconds)
     devices = spec.resources.gpus or spec.resources.cpus
     return [
         Timing(
@@ -142,8 +148,19 @@ def measure(
             members=members,
             memory=peak,
         )
-        for (_, members), cohort, peak, step in zip(asked, cohorts, found, np.min(took, axis=0), strict=True)
+        for (_, members), cohort, peak, step in zip(asked, cohorts, found, took, strict=True)
     ]
+
+
+def quickest(cohorts: Sequence[Cohort], where: torch.device, seconds: float) -> list[float]:
+    """Seconds of a step of each in its quickest round.
+
+    Args:
+        seconds: to spend, about; every cohort makes at least one step a round.
+    """
+    share = seconds / ROUNDS / len(cohorts)
+    took = [[_one(cohort, where, share) for cohort in cohorts] for _ in range(ROUNDS)]
+    return [min(rounds) for rounds in zip(*took, strict=True)]
 
 
 def shape_config(spec: SweepSpec, shape: Shape) -> Config:
@@ -151,12 +168,11 @@ def shape_config(spec: SweepSpec, shape: Shape) -> Config:
     given = {name: float(getattr(shape, name)) for name in ("width", "depth", "batch")}
     config = spec.complete(given | {"tokens": 1.0})
     example = config["resolution"] if spec.source.task == "tokens" else 1.0
-    return config | {"tokens": (ROUNDS * MOST_STEPS + WARM_STEPS + 1) * config["batch"] * example}
+    return config | {"tokens": LENGTH * config["batch"] * example}
 
 
-def make(spec: SweepSpec, config: Config, members: int) -> Cohort:
+def make(spec: SweepSpec, source: Source, config: Config, members: int) -> Cohort:
     """Members that differ in their seeds, which nobody listens to."""
-    source = SOURCES[spec.proxy.dataset]
     configs = [config | {"seed": float(seed)} for seed in range(members)]
     return Cohort([Job(seed, 0, spec, source, one, "", 0.0, None) for seed, one in enumerate(configs)])
 

@@ -145,7 +145,8 @@ class Cohort:
             self._batches = iter(self._ahead)
         return next(self._batches)
 
-    def _stop_reading(self) -> None:
+    def stop_reading(self) -> None:
+        """Ends the thread that reads ahead, if there is one."""
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
@@ -157,7 +158,7 @@ class Cohort:
             if self._team is not None:
                 self._team.order(0)
         finally:
-            self._stop_reading()
+            self.stop_reading()
 
     def follow(self) -> None:
         """Trains the steps that the first process of the team orders; reports and writes nothing."""
@@ -167,7 +168,7 @@ class Cohort:
                 self._train_together(self._team, steps)
                 self._losses.clear()
         finally:
-            self._stop_reading()
+            self.stop_reading()
 
     def _run(self, listener: Listener) -> None:
         self._listener = listener
@@ -302,7 +303,7 @@ class Cohort:
             self._rows = [self._rows[row] for row in left]
             self._rates = self._rates[:, left]
             self.engine.keep(left)
-            self._stop_reading()
+            self.stop_reading()
             self._sampler.keep(left)
 
     def _measure(self) -> None:
