@@ -542,3 +542,12 @@ def test_what_reading_raises_is_raised_where_batches_are_taken(tmp_path: Path) -
         pytest.raises(ReadError, match="cannot be read"),
     ):
         next(iter(ahead))
+
+
+def test_bytes_of_an_example_are_those_of_a_batch_as_it_is_read() -> None:
+    """Inputs and targets of tokens are views of one window."""
+    for source, resolution in ((DIGITS, 8), (GLYPHS, 12), (TEACHER, 1), (STDLIB, 32)):
+        batch = datasets.load(source, resolution, torch.device("cpu")).take("train", torch.arange(5))
+        parts = [part.untyped_storage() for part in batch]
+        stored = {part.data_ptr(): part.nbytes() for part in parts}
+        assert 5 * source.example_bytes(resolution) == pytest.approx(sum(stored.values()), rel=0.01)
