@@ -134,6 +134,29 @@ def chinchilla(pair: Pair) -> None:
         line(f"{title}, additive law, Huber objective", error(plain, test))
 
 
+def many_cuts(tables: dict[str, Pair]) -> None:
+    """Mean relative error and coverage over a dozen cuts by compute: single ones are luck in part."""
+    heading("larger runs from smaller, cuts by compute", "error", "largest", "in 90 %", "least", "sd")
+    for name, first, last in (
+        ("chinchilla", 0.34, 0.74),
+        ("farseer", 0.4, 0.95),
+        ("data_constrained", 0.5, 0.9),
+    ):
+        whole = join(tables[name])
+        flops = whole["params"] * whole["tokens"]
+        errors, shares = [], []
+        for share in np.linspace(first, last, 12):
+            train, test = split(whole, flops <= np.quantile(flops, share))
+            mean, held, _ = ours((train, test))
+            errors.append(float(np.mean(np.abs(mean / test["loss"] - 1.0))))
+            shares.append(held)
+        line(
+            f"{name}, {len(errors)} cuts, {first:.0%} to {last:.0%} of the runs fitted",
+            f"{np.mean(errors):.3%}", f"{max(errors):.3%}",
+            f"{np.mean(shares):.0%}", f"{min(shares):.0%}", f"{np.std(shares):.0%}",
+        )  # fmt: skip
+
+
 def scalebench(tables: dict[str, Pair], is_real: bool) -> None:
     """R^2 on the target region, all training data seen."""
     heading("active-sl, train to test", "R^2", "published", "error", "in 90 %")
@@ -241,6 +264,7 @@ def main() -> None:
     print("recorded tables" if given.data else "twins of tables")
     farseer(tables["farseer"])
     chinchilla(tables["chinchilla"])
+    many_cuts(tables)
     scalebench(tables, given.data is not None)
     bootstraps(tables["chinchilla"])
     online()

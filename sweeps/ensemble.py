@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 
 from sweeps.errors import FitError
 from sweeps.estimate import Fit, Method, fit, sample
-from sweeps.holdout import costliest, hold_out, rows_of, windows
+from sweeps.holdout import costliest, hold_out, rows_of, votes, windows
 from sweeps.laws.base import Array, Columns
 from sweeps.misfit import Misfit
 from sweeps.model import Frame, Model, frame, models
@@ -138,9 +138,9 @@ def learn(
 ) -> Ensemble:
     """Fits every model and weighs its law.
 
-    A law's weight is the density it gives to larger runs that were held out; with too few runs for that,
-    its evidence. Where there are very many runs it is fitted to the costlier ones alone as well, and the same
-    density says how far down it holds.
+    A law's weight is its share of the hold-outs' votes, which go by the density it gives to the larger runs;
+    with too few runs for that, its evidence. Where there are very many runs it is fitted to the costlier ones
+    alone as well, and the same votes say how far down it holds.
 
     Args:
         family: models, one for each law.
@@ -165,17 +165,19 @@ def learn(
         for (model, window), found in zip(tries, fits, strict=True)
     ]
     # What a law says in-sample weighs options of its noise; laws are weighed by what they foretell.
-    tried = any(trial.error is not None for trial in trials)
-    scores = []
-    for found, trial in zip(fits, trials, strict=True):
-        evidence = np.array([one.evidence for one in found])
-        scores.append(evidence - logsumexp(evidence) + trial.density if tried else evidence)
-    total = logsumexp(np.concatenate(scores))
+    evidence = [np.array([one.evidence for one in found]) for found in fits]
+    tested = np.array([trial.density for trial in trials])
+    if tested.size:
+        pairs = zip(votes(tested), evidence, strict=True)
+        shares = [vote * np.exp(one - logsumexp(one)) for vote, one in pairs]
+    else:
+        total = logsumexp(np.concatenate(evidence))
+        shares = [np.exp(one - total) for one in evidence]
     members = []
-    for (model, window), rows, how, found, trial, score in zip(
-        tries, parts, methods, fits, trials, scores, strict=True
+    for (model, window), rows, how, found, trial, weights in zip(
+        tries, parts, methods, fits, trials, shares, strict=True
     ):
-        for rank, (one, share) in enumerate(zip(found, np.exp(score - total), strict=True)):
+        for rank, (one, share) in enumerate(zip(found, weights, strict=True)):
             # A law's first fit stays, however little it weighs: what it says is shown beside the others.
             if (rank == 0 and window == 1.0) or share >= NEGLIGIBLE:
                 draws = max(FEW, round(DRAWS * share))

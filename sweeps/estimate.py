@@ -162,7 +162,7 @@ def fit(
     if method.objective == "huber":
         state = _huber(options, model, x, y, like is None)
     else:
-        state = refine(options, model, x, y)
+        state = refine(options, model, x, y, chosen=like is not None)
     share = np.exp(state.evidence - state.evidence.max())
     share /= share.sum()
     kept = [i for rank, i in enumerate(np.argsort(-share)[:KEPT]) if rank == 0 or share[i] >= SHARE]

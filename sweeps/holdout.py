@@ -18,7 +18,7 @@ from sweeps.laws.base import Array, Columns
 from sweeps.model import FEATURES, Frame, Model
 from sweeps.robust import Student
 
-CUTS = (0.6, 0.8)  # shares of the runs, by compute, that a hold-out fit sees
+CUTS = (0.5, 0.6, 0.7, 0.8, 0.9)  # shares of the runs, by compute, that a hold-out fit sees
 MIN_HELD, MIN_SEEN = 2, 8
 WINDOWS, PER_PARAMETER = (0.5, 0.25), 8  # tried besides all runs, with so many runs for each parameter
 UNTESTED, TRUST = 1.5, 4.0  # stretch before any run was held out, worth so many held-out runs
@@ -32,13 +32,13 @@ class HoldOut:
     """How a law predicts larger runs from smaller ones.
 
     Args:
-        density: mean log predictive density, joint over the held-out runs, since they share the law's error.
-            Runs at one scale share it wholly and count together as one.
+        density: log predictive density of each cut, joint over its held-out runs, since they share the law's
+            error. Runs at one scale share it wholly and count together as one.
         error: root mean square of their ln L errors.
         stretch: of the standard deviation that would have covered them.
     """
 
-    density: float = 0.0
+    density: tuple[float, ...] = ()
     error: float | None = None
     stretch: float = UNTESTED
 
@@ -64,7 +64,8 @@ def hold_out(
     if not cuts:
         return HoldOut()
     squares: list[float] = []
-    density, missed, held_scales = 0.0, 0.0, 0
+    density: list[float] = []
+    missed, held_scales = 0.0, 0
     for cut in cuts:
         part = order[:cut][costliest(x["flops"][order[:cut]], window)]
         seen, held = rows_of(x, part), rows_of(x, order[cut:])
@@ -87,10 +88,22 @@ def hold_out(
             means = _means(of, usual, gradient, one.noise.variance(height, held))
             missed += float(share[i]) * _squared(*means, one.covariance) / len(cuts)
             squares.append(float(share[i] * np.mean(error**2)))
-        density += float(logsumexp(densities, b=share)) / len(cuts)
+        density.append(float(logsumexp(densities, b=share)))
         held_scales += scales
     stretch = np.sqrt((TRUST * UNTESTED**2 + missed) / (TRUST + held_scales / len(cuts)))
-    return HoldOut(density, float(np.sqrt(np.sum(squares) / len(cuts))), max(1.0, float(stretch)))
+    return HoldOut(tuple(density), float(np.sqrt(np.sum(squares) / len(cuts))), max(1.0, float(stretch)))
+
+
+def votes(density: Array) -> Array:
+    """Weights of tries, (t,), which sum to 1: each cut has one vote, which it shares as its density says.
+
+    Which law holds beyond the runs that it saw changes from cut to cut. The sum of log densities would be
+    certain of the one that is best on the whole; the cuts' mean is as certain as they agree.
+
+    Args:
+        density: log predictive density of every try at every cut, (t, c).
+    """
+    return np.asarray(np.mean(np.exp(density - logsumexp(density, axis=0)), axis=1))
 
 
 def predictive(

@@ -25,6 +25,7 @@ ROUNDS, STEPS = 16, 4  # of refining sigma, and of the parameters in each
 PRUNED = 3  # rounds after which options far from the best are dropped
 NATS = 10.0  # of evidence below the best that is far
 STILL = 1e-4  # relative change of objective and sigma in a round after which no further one is needed
+NEAR_STILL = 1e-3  # the same for options that are chosen already and start near their modes
 ROWS = 256  # runs that a start is looked for among
 
 
@@ -93,21 +94,25 @@ class Options:
         return replace(self, **arrays)
 
 
-def refine(state: Options, model: Model, x: Columns, y: Array) -> Options:
+def refine(state: Options, model: Model, x: Columns, y: Array, *, chosen: bool = False) -> Options:
     """Steps of the parameters and of sigma in turn; sigma is the fixed point of its posterior mode.
 
     A part of the runs is enough to tell which options are worth all of them.
+
+    Args:
+        chosen: whether they are known to be, and start near their modes.
     """
     part, part_y = _thinned(model, x, y, 2 * ROWS)
+    pruned, still = (0, NEAR_STILL) if chosen else (PRUNED, STILL)
     for done in range(ROUNDS):
         prior = model.prior(state.features, state.misfit)
-        data = state.data(model, part, part_y) if done < PRUNED else state.data(model, x, y)
+        data = state.data(model, part, part_y) if done < pruned else state.data(model, x, y)
         theta, objective = minimise_many(model.evaluate, state.theta, data, prior, iterations=STEPS)
         sigma = state.sigma
         state = _weigh(replace(state, theta=theta), model, data, prior, objective)
-        if done + 1 == PRUNED:
+        if done + 1 == pruned:
             state = state.best()
-        elif done > PRUNED and np.all((state.moved < STILL) & (np.abs(state.sigma / sigma - 1.0) < STILL)):
+        elif done > pruned and np.all((state.moved < still) & (np.abs(state.sigma / sigma - 1.0) < still)):
             break
     return state
 

@@ -126,9 +126,16 @@ def law(
         units = {name: np.exp(x[name]) for name in read}
         n = x[columns[0]].shape[-1]
         # One copy of every constant for each row: a single backward pass then gives all gradients.
-        spread = np.moveaxis(np.repeat(theta[..., None, :], n, axis=-2), -1, 0)
-        pull, value = make_vjp(lambda copies: anp.log(loss(values(copies), units)))(spread)
-        return value, np.moveaxis(pull(np.ones_like(value)), 0, -1)
+        own_values = [_value(one.kind, theta[..., i, None]) for i, one in enumerate(given)]
+        copies = tuple(np.broadcast_to(value, (*theta.shape[:-1], n)) for value in own_values)
+
+        def log_loss(rows: Any) -> Any:
+            return anp.log(loss({one.name: rows[i] for i, one in enumerate(given)}, units))
+
+        pull, value = make_vjp(log_loss)(copies)
+        slopes = zip(pull(np.ones_like(value)), own_values, given, strict=True)
+        gradient = [slope * _slope(one.kind, value) for slope, value, one in slopes]
+        return value, np.stack(gradient, axis=-1)
 
     def value(theta: Array, x: Columns) -> Array:
         constants = values(np.moveaxis(theta, -1, 0)[..., None])
@@ -175,6 +182,13 @@ def _value(kind: Kind, theta: Any) -> Any:
     if kind is Kind.POSITIVE:
         return anp.exp(theta)
     return 1.0 / (1.0 + anp.exp(-theta)) if kind is Kind.SHARE else theta
+
+
+def _slope(kind: Kind, value: Array) -> Array | float:
+    """Derivative of a constant in its coordinate."""
+    if kind is Kind.POSITIVE:
+        return value
+    return value * (1.0 - value) if kind is Kind.SHARE else 1.0
 
 
 def _coordinate(kind: Kind, value: Array) -> Array:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from numpy.typing import ArrayLike
 from scipy.optimize import least_squares, minimize
 from scipy.stats import multivariate_normal
@@ -19,7 +22,7 @@ from sweeps import fit, predict
 from sweeps.ensemble import from_dict, to_dict
 from sweeps.errors import FitError
 from sweeps.estimate import Method
-from sweeps.holdout import costliest, predictive, windows
+from sweeps.holdout import costliest, predictive, votes, windows
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array
 from sweeps.mapping import TableError
@@ -331,6 +334,17 @@ def test_an_outlier_is_no_error_of_the_law() -> None:
     _, own = predictive(error, gradient, scale, 3.0, np.array([[0.01]]))
     assert own[3] == pytest.approx(0.4, abs=0.01)
     assert np.abs(np.delete(own, 3)).max() < 0.01
+
+
+@given(arrays(float, st.tuples(st.integers(1, 5), st.integers(1, 4)), elements=st.floats(-1e4, 1e4)))
+def test_no_cut_decides_for_the_others(densities: Array) -> None:
+    found, cuts = votes(densities), densities.shape[1]
+    assert found.sum() == pytest.approx(1.0) and np.all(found >= 0.0)
+    changed = densities.copy()
+    changed[0, 0] += 1e5  # one hold-out is certain
+    assert np.all(np.abs(votes(changed) - found) <= 1.0 / cuts + 1e-9)
+    best = np.all(densities[0] >= densities)
+    assert not best or found[0] >= found.max() - 1e-9
 
 
 # Many runs with a bowl
