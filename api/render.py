@@ -267,8 +267,9 @@ def plan(one: Plan) -> RenderableType:
         seconds += f" on one device (+-{one.seconds_error:.0%})"
     if duration(one.seconds_together) != duration(one.seconds):
         seconds += f", {duration(one.seconds_together)} where runs of one shape train together"
+    branches = f", {one.branches} of them from checkpoints of others" if one.branches else ""
     rows: list[tuple[str, RenderableType]] = [
-        ("runs", f"{one.runs} of {one.candidates} candidates"),
+        ("runs", f"{one.runs} of {one.candidates} candidates{branches}"),
         ("FLOPs", f"{number(one.flops)}  (a run: {number(one.cheapest)} to {number(one.dearest)})"),
         ("time", seconds),
         ("memory", f"{_size(one.memory)} for the largest run"),

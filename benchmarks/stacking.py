@@ -69,7 +69,9 @@ def train(shape: Shape, rounds: int, seconds: float, barrier: Barrier, told: Any
     """One process of both arms, in turns."""
     torch.set_num_threads(1)
     spec = make_spec(Resources(), "mlp", SHAPES)
-    cohorts = {members: make(spec, shape_config(spec, shape), members) for members in (1, MEMBERS)}
+    cohorts = {
+        members: make(spec, spec.source, shape_config(spec, shape), members) for members in (1, MEMBERS)
+    }
     found: dict[int, list[float]] = {members: [] for members in cohorts}
     for _ in range(rounds):
         for members, cohort in cohorts.items():

@@ -270,7 +270,8 @@ class EventRow(Base):
 class TimingRow(Base):
     """A part of a training that was timed to learn what a device can do.
 
-    ``seconds`` are those of one of ``members`` that trained together, ``memory`` the peak of all in bytes.
+    ``seconds`` are those of one of ``members`` that trained together, ``memory`` the peak of all in bytes. Of
+    networks of the user's, ``code`` is a digest of what was timed, and ``refused`` why they are not stacked.
     """
 
     __tablename__ = "timings"
@@ -282,6 +283,8 @@ class TimingRow(Base):
     cost: Mapped[Json]
     seconds: Mapped[float]
     memory: Mapped[float | None]
+    code: Mapped[str | None]
+    refused: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -31,7 +31,15 @@ from store.reads import (
     to_sweeps,
 )
 from store.records import new_run, to_run, to_spec
-from store.timings import calibrated, calibration, durations, finished, record_timings, timings
+from store.timings import (
+    calibrated,
+    calibration,
+    durations,
+    finished,
+    record_timings,
+    rehearsed,
+    timings,
+)
 from sweeps.answers import settings
 from sweeps.errors import Conflict, IllegalTransition, NotFound
 from sweeps.runs import Role, Run, Sweep, SweepState
@@ -68,6 +76,7 @@ __all__ = [
     "observations",
     "pause",
     "record_timings",
+    "rehearsed",
     "resume",
     "running",
     "timings",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
-from sqlalchemy import and_, delete, insert, select
+from sqlalchemy import and_, delete, insert, not_, select
 from sqlalchemy.orm import Session
 
 from store.db import Sessions, reading
@@ -19,8 +19,32 @@ from sweeps.stacks import Durations, learn_durations
 RECENT = 500  # finished runs that teach
 
 
-def record_timings(sessions: Sessions, device: str, timings: Sequence[Timing]) -> None:
-    """Stores the calibration of a device for the kinds of proxy in it, in place of its last one."""
+@dataclass(frozen=True)
+class Rehearsed:
+    """What is known of networks of the user's on a device, as long as their code is as it was.
+
+    Args:
+        costs: of one step of the shapes that were timed.
+        refused: why they are not stacked, None where they may be.
+    """
+
+    costs: Sequence[Cost] = ()
+    refused: str | None = None
+
+
+def record_timings(
+    sessions: Sessions,
+    device: str,
+    timings: Sequence[Timing],
+    code: str | None = None,
+    refused: str | None = None,
+) -> None:
+    """Stores the calibration of a device for the kinds of proxy in it, in place of its last one.
+
+    Args:
+        code: digest of the user's code that was timed. Timings of the same stay: they are of other shapes.
+        refused: why no stacks are among them; those of this code go then.
+    """
     rows = [
         {
             "device": device,
@@ -29,12 +53,19 @@ def record_timings(sessions: Sessions, device: str, timings: Sequence[Timing]) -
             "cost": asdict(one.cost),
             "seconds": one.seconds,
             "memory": one.memory,
+            "code": code,
+            "refused": refused,
         }
         for one in timings
     ]
     kinds = {one.kind for one in timings}
     with sessions.begin() as session:
-        session.execute(delete(TimingRow).where(TimingRow.device == device, TimingRow.kind.in_(kinds)))
+        stays = and_(TimingRow.code.is_not(None), TimingRow.code == code)
+        if refused is not None:
+            stays = and_(stays, TimingRow.members == 1)
+        session.execute(
+            delete(TimingRow).where(TimingRow.device == device, TimingRow.kind.in_(kinds), not_(stays))
+        )
         if rows:
             session.execute(insert(TimingRow), rows)
 
@@ -44,6 +75,17 @@ def calibrated(sessions: Sessions, device: str, kind: str) -> bool:
     found = select(TimingRow.id).where(TimingRow.device == device, TimingRow.kind == kind).limit(1)
     with reading(sessions) as session:
         return session.scalar(found) is not None
+
+
+def rehearsed(sessions: Sessions, device: str, kind: str, code: str | None) -> Rehearsed:
+    """What is known of the user's networks on a device; nothing of another digest of the code."""
+    found = select(TimingRow.cost, TimingRow.refused).where(
+        TimingRow.device == device, TimingRow.kind == kind, TimingRow.code == code
+    )
+    with reading(sessions) as session:
+        rows = session.execute(found).all()
+    reasons = [refused for _, refused in rows if refused is not None]
+    return Rehearsed([Cost(**cost) for cost, _ in rows], next(iter(reasons), None))
 
 
 def calibration(sessions: Sessions) -> list[Timing]:

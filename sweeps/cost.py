@@ -28,7 +28,8 @@ class Cost:
             as twice forward.
         flops_6nd: 6 N_total D, the field's rule of thumb.
         activations: floating-point numbers that autograd keeps for the backward pass of one step.
-        memory: peak bytes of a training step in float32 with AdamW, without the data set and the libraries.
+        memory: peak bytes of a training step in float32 with AdamW, with its batch, without the data set and
+            the libraries.
         layers: that follow one another, each of which costs time whatever its size.
     """
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
@@ -52,6 +54,20 @@ class Source:
             resolution: of its images along a side.
         """
         return self.features if self.features is not None else self.channels * resolution**2
+
+    def example_bytes(self, resolution: ArrayLike) -> NDArray[np.float64]:
+        """Of one example in a batch, with what is to be predicted of it.
+
+        Inputs and targets of tokens are views of one window; tokens and classes are int64, numbers float32.
+
+        Args:
+            resolution: of its images along a side, or tokens of a window; (n,) or a number.
+        """
+        r = np.asarray(resolution, dtype=float)
+        if self.task == "tokens":
+            return 8.0 * (r + 1.0)
+        inputs = self.channels * r**2 if self.features is None else self.features + 0.0 * r
+        return 4.0 * inputs + (8.0 if self.task == "classes" else 4.0 * self.outputs)
 
     @property
     def guessing(self) -> float:

@@ -109,7 +109,8 @@ def fit_stacked_memory(
 
 def _shape(cost: Cost) -> tuple[float, ...]:
     """What runs of one shape agree in, however long they are."""
-    return cost.params_total, cost.activations, cost.memory
+    counted = cost.memory or cost.flops / cost.steps  # one's own code counts no memory
+    return cost.params_total, cost.activations, counted
 
 
 def _parts(columns: Mapping[str, ArrayLike]) -> tuple[Array, Array]:

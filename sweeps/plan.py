@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sweeps.runs import rest
 from sweeps.scheduler import rehearse
 from sweeps.space import blocks
 from sweeps.spec import SweepSpec, warnings
@@ -36,19 +37,21 @@ class Plan:
     Args:
         candidates: configurations that may be chosen.
         runs: how many will be trained.
-        flops: training FLOPs of all runs.
-        seconds: device seconds of all runs, each as if it trained alone. None without a calibration.
+        branches: of these, how many begin at a checkpoint of another one.
+        flops: training FLOPs of all runs, of branches those after their checkpoint.
+        seconds: device seconds of all runs likewise, each as if it trained alone. None without a calibration.
         seconds_together: as if all of one shape trained together as far as that is quicker, which those that
             are chosen one after the other do in part.
         seconds_error: relative error of the seconds of one run, by cross-validation, None without one.
         memory: peak bytes of the largest run.
-        cheapest, dearest: FLOPs of single runs.
+        cheapest, dearest: FLOPs of single runs, from their first steps.
         targets: cost of the targets themselves, which the sweep does not train.
         warnings: what is allowed but probably not meant.
     """
 
     candidates: int
     runs: int
+    branches: int
     flops: float
     seconds: float | None
     seconds_together: float | None
@@ -68,6 +71,7 @@ def plan(spec: SweepSpec, durations: Durations | None = None) -> Plan:
     """
     decisions = rehearse(spec, durations)
     costs, seconds = [decision.cost for decision in decisions], durations and durations.alone
+    trained = [rest(decision.branch, decision.cost) for decision in decisions]  # share of each run's steps
     dearest = max(cost.flops for cost in costs)
     targets = []
     for target in spec.targets:
@@ -82,8 +86,11 @@ def plan(spec: SweepSpec, durations: Durations | None = None) -> Plan:
     return Plan(
         candidates=sum(len(places) for places, _ in blocks(spec)),
         runs=len(costs),
-        flops=sum(cost.flops for cost in costs),
-        seconds=sum(seconds(cost) for cost in costs) if seconds else None,
+        branches=sum(decision.branch is not None for decision in decisions),
+        flops=sum(share * cost.flops for share, cost in zip(trained, costs, strict=True)),
+        seconds=sum(share * seconds(cost) for share, cost in zip(trained, costs, strict=True))
+        if seconds
+        else None,
         seconds_together=sum(one.expected["seconds"] for one in decisions) if durations else None,
         seconds_error=seconds.error if seconds else None,
         memory=max(cost.memory for cost in costs),

@@ -21,13 +21,13 @@ from sweeps.prices import Prices, Sharing
 from sweeps.reasons import HALF_WIDTH, explain
 from sweeps.refine import refined
 from sweeps.ruled_out import RuledOut
-from sweeps.runs import Branch, Decision, Observation, Spent
+from sweeps.runs import Branch, Decision, Observation, Spent, rest
 from sweeps.screen import screen
 from sweeps.space import Places, Table, at_places, blocks, cover, join, shapes, tabulate_configs
 from sweeps.spec import Config, SweepSpec
 from sweeps.stacks import Durations
 from sweeps.strategies import STRATEGIES
-from sweeps.trunks import Trunk, branches
+from sweeps.trunks import Trunk, branches, joints
 
 MIN_FIT = 6  # observations below which no law is fitted
 EXACT = 1 << 14  # points of a space up to which every candidate is compared
@@ -144,19 +144,32 @@ def _most(look: Look) -> int:
 
 
 def rehearse(spec: SweepSpec, durations: Durations | None) -> list[Decision]:
-    """The runs a sweep would choose if nothing were learned on the way: what it costs, before it starts."""
-    budget = spec.budget
+    """The runs a sweep would choose if nothing were learned on the way: what it costs, before it starts.
+
+    Where runs may begin at checkpoints of others, they are chosen in parts, each as large as all before it:
+    those of one part do not wait for each other, and begin from those of the parts before. A run's number is
+    its place among the decisions, from 1.
+    """
+    budget, first = spec.budget, spec.strategy.first_batch
     limits = (budget.flops, budget.device_seconds)
     remaining = Spent(budget.runs, *(np.inf if limit is None else limit for limit in limits))
     frame_, rng = frame(spec), np.random.default_rng(spec.seed)
     decisions: list[Decision] = []
-    for wanted, part in ((spec.strategy.first_batch, _first_part(spec)), (budget.runs, 1.0)):
-        look = Look(spec, [], [], [], [d.config for d in decisions], remaining, wanted, durations)
+    trunks: list[Trunk] = []
+    wanted, part = first, _first_part(spec)
+    while True:
+        pending = [decision.config for decision in decisions]
+        look = Look(spec, [], [], [], pending, remaining, wanted, durations, trunks=trunks)
         chosen, _ = decide(look, None, frame_, int(min(wanted, remaining.runs)), rng, part)
-        for decision in chosen:
-            remaining -= Spent(1, decision.cost.flops, decision.expected.get("seconds", 0.0))
+        for run_id, one in enumerate(chosen, len(decisions) + 1):
+            flops = one.cost.flops * rest(one.branch, one.cost)
+            remaining -= Spent(1, flops, one.expected.get("seconds", 0.0))
+            if steps := joints(spec, one.config):
+                trunks.append(Trunk(run_id, one.config, steps))
         decisions += chosen
-    return decisions
+        if part == 1.0 and not (chosen and trunks):
+            return decisions
+        wanted, part = max(first, len(decisions)) if trunks else budget.runs, 1.0
 
 
 def _first_part(spec: SweepSpec) -> float:

@@ -142,6 +142,21 @@ def shapes(table: Table) -> Places:
     return found
 
 
+def specimens(spec: SweepSpec, count: int) -> list[Config]:
+    """One optimiser step of candidates that differ in shape, evenly over these by FLOPs, ascending.
+
+    Args:
+        spec: of a kind whose tokens are examples.
+        count: at most so many.
+    """
+    table = cover(spec)
+    first = np.unique(shapes(table), return_index=True)[1]
+    ascending = first[np.argsort((table["flops"] / table["steps"])[first], kind="stable")]
+    places = np.unique(np.rint(np.linspace(0, len(first) - 1, min(count, len(first)))).astype(int))
+    configs = [table.config(index) for index in ascending[places]]
+    return [config | {"tokens": config["batch"]} for config in configs]
+
+
 def trainable(spec: SweepSpec, table: Table) -> NDArray[np.bool_]:
     """Which rows have enough steps and may be paid for, (n,)."""
     limits = (spec.budget.flops_per_run, spec.budget.flops, np.inf)

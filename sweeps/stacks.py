@@ -135,8 +135,8 @@ def learn_stacks(
 ) -> Stacks | None:
     """Seconds from a calibration alone, which times both in turn: runs also evaluate and save.
 
-    Memory is learned from both, and from runs how much slower sharing is than predicted. Code of one's own is
-    not calibrated: its seconds are those of its runs, and of its stacks nothing is known.
+    Memory is learned from both, and from runs how much slower sharing is than predicted. A training function
+    of one's own is not calibrated: its seconds are those of its runs, and of stacks nothing is known.
 
     Args:
         calibration: of any kinds and devices.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
-import numpy as np
 import torch
 
 from sweeps.cost import Timing
-from sweeps.data import SOURCES
+from sweeps.data import SOURCES, Source
 from sweeps.resources import Resources
 from sweeps.spec import Config, SweepSpec, parse
 from workers import device
@@ -20,7 +20,9 @@ from workers.memory import step_peak
 
 WARM_STEPS = 2
 ROUNDS = 5  # in which every shape is timed; the quickest counts, since other work can only slow a step
-MOST_STEPS = 1 << 13  # of one shape in a round
+ALIKE = 1.1  # what the two quickest rounds of a shape may differ by, or it is timed again
+MOST_STEPS = 1 << 12  # of one shape in a round
+LENGTH = (2 * ROUNDS + 1) * MOST_STEPS  # of runs that are timed, in steps: more than they make
 CPU_FLOPS = 5e10  # a second, of the device that ``SHAPES`` are meant for
 
 
@@ -50,8 +52,10 @@ SHAPES: dict[str, tuple[Shape, ...]] = {
         Shape(12, 2, 32, (*STACKED, 64)),
         *_shapes([(64, 3, 32), (160, 2, 64)], [(16, 6, 128), (96, 2, 256), (256, 4, 16), (384, 3, 128)]),
     ),
+    # The widest stack has the smallest batch: or parameters stand in for activations in the fit.
     "convnet": _shapes(
-        [(4, 1, 16), (6, 2, 16), (8, 1, 32)], [(4, 3, 64), (16, 1, 128), (16, 2, 16), (32, 1, 32)]
+        [(4, 1, 16), (6, 2, 16), (8, 1, 8)],
+        [(4, 3, 64), (8, 1, 32), (16, 1, 128), (16, 2, 16), (32, 1, 32)],
     ),
     "vit": _shapes([(8, 1, 32), (32, 2, 16)], [(16, 4, 64), (48, 1, 256), (64, 3, 32), (96, 2, 128)]),
     "gpt": _shapes([(8, 1, 8), (32, 1, 4)], [(16, 2, 32), (48, 2, 8), (64, 3, 16), (96, 4, 8)]),
@@ -70,13 +74,18 @@ def calibrate(resources: Resources, kind: str, seconds: float = 2.0, peaks: bool
     Returns:
         One timing a shape and number of members; its cost is that of the steps that were timed.
     """
-    threads = torch.get_num_threads()
-    one = resources.processes  # what the others of a run that several train have is not timed
-    resources = replace(resources, cpus=resources.cpus / one, gpus=resources.gpus / one, processes=1)
-    try:
-        where = device.pick(resources)
-        spec = make_spec(resources, kind, grown(SHAPES[kind], where))
+    with held_to(resources) as (own, where):
+        spec = make_spec(own, kind, grown(SHAPES[kind], where))
         return measure(spec, grown(SHAPES[kind], where), where, seconds, peaks)
+
+
+@contextmanager
+def held_to(resources: Resources) -> Iterator[tuple[Resources, torch.device]]:
+    """What one process of a run has, with the device; the number of threads is put back at the end."""
+    threads, one = torch.get_num_threads(), resources.processes  # the others are not timed
+    own = replace(resources, cpus=resources.cpus / one, gpus=resources.gpus / one, processes=1)
+    try:
+        yield own, device.pick(own)
     finally:
         torch.set_num_threads(threads)
 
@@ -125,14 +134,14 @@ def measure(
         By shape and number of members, in order.
     """
     asked = [(shape, members) for shape in shapes for members in shape.members]
-    cohorts = [make(spec, shape_config(spec, shape), members) for shape, members in asked]
+    source = SOURCES[spec.proxy.dataset]
+    cohorts = [make(spec, source, shape_config(spec, shape), members) for shape, members in asked]
     found: list[float | None] = []
     for cohort in cohorts:
         for _ in range(WARM_STEPS):
             cohort.advance()
         found.append(step_peak(cohort, where) if peaks else None)
-    share = seconds / ROUNDS / len(asked)
-    took = [[_one(cohort, where, share) for cohort in cohorts] for _ in range(ROUNDS)]
+    took = quickest(cohorts, where, seconds)
     devices = spec.resources.gpus or spec.resources.cpus
     return [
         Timing(
@@ -142,8 +151,31 @@ def measure(
             members=members,
             memory=peak,
         )
-        for (_, members), cohort, peak, step in zip(asked, cohorts, found, np.min(took, axis=0), strict=True)
+        for (_, members), cohort, peak, step in zip(asked, cohorts, found, took, strict=True)
     ]
+
+
+def quickest(cohorts: Sequence[Cohort], where: torch.device, seconds: float) -> list[float]:
+    """Seconds of a step of each in its quickest round.
+
+    That round counts where another one comes near it. Of a cohort of which none does, because other work
+    disturbed it, further ones are timed, as many again at most.
+
+    Args:
+        seconds: to spend, about; every cohort makes at least one step a round.
+    """
+    share = seconds / ROUNDS / len(cohorts)
+    took: list[list[float]] = [[] for _ in cohorts]
+    for number in range(2 * ROUNDS):
+        for cohort, rounds in zip(cohorts, took, strict=True):
+            if number < ROUNDS or _disturbed(rounds):
+                rounds.append(_one(cohort, where, share))
+    return [min(rounds) for rounds in took]
+
+
+def _disturbed(rounds: Sequence[float]) -> bool:
+    quickest, second, *_ = sorted(rounds)
+    return second > ALIKE * quickest
 
 
 def shape_config(spec: SweepSpec, shape: Shape) -> Config:
@@ -151,12 +183,11 @@ def shape_config(spec: SweepSpec, shape: Shape) -> Config:
     given = {name: float(getattr(shape, name)) for name in ("width", "depth", "batch")}
     config = spec.complete(given | {"tokens": 1.0})
     example = config["resolution"] if spec.source.task == "tokens" else 1.0
-    return config | {"tokens": (ROUNDS * MOST_STEPS + WARM_STEPS + 1) * config["batch"] * example}
+    return config | {"tokens": LENGTH * config["batch"] * example}
 
 
-def make(spec: SweepSpec, config: Config, members: int) -> Cohort:
+def make(spec: SweepSpec, source: Source, config: Config, members: int) -> Cohort:
     """Members that differ in their seeds, which nobody listens to."""
-    source = SOURCES[spec.proxy.dataset]
     configs = [config | {"seed": float(seed)} for seed in range(members)]
     return Cohort([Job(seed, 0, spec, source, one, "", 0.0, None) for seed, one in enumerate(configs)])
 

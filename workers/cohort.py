@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sweeps.curves.schedule import rising_steps
+from sweeps.data import register
 from sweeps.errors import SweepError
 from sweeps.runs import Point, Ran
 from workers import checkpoint, device, diagnostics, provenance, proxies
@@ -52,6 +53,7 @@ class Cohort:
 
     def __init__(self, jobs: Sequence[Job], team: Team | None = None) -> None:
         first, self._team = jobs[0], team
+        register(first.source)  # a worker does not read the operator's settings
         self._spec, self._source = first.spec, first.source
         self._device = device.pick(self._spec.resources)
         self._check_memory(jobs)
@@ -143,7 +145,8 @@ class Cohort:
             self._batches = iter(self._ahead)
         return next(self._batches)
 
-    def _stop_reading(self) -> None:
+    def stop_reading(self) -> None:
+        """Ends the thread that reads ahead, if there is one."""
         if self._ahead is not None:
             self._ahead.close()
             self._ahead = None
@@ -155,7 +158,7 @@ class Cohort:
             if self._team is not None:
                 self._team.order(0)
         finally:
-            self._stop_reading()
+            self.stop_reading()
 
     def follow(self) -> None:
         """Trains the steps that the first process of the team orders; reports and writes nothing."""
@@ -165,7 +168,7 @@ class Cohort:
                 self._train_together(self._team, steps)
                 self._losses.clear()
         finally:
-            self._stop_reading()
+            self.stop_reading()
 
     def _run(self, listener: Listener) -> None:
         self._listener = listener
@@ -300,7 +303,7 @@ class Cohort:
             self._rows = [self._rows[row] for row in left]
             self._rates = self._rates[:, left]
             self.engine.keep(left)
-            self._stop_reading()
+            self.stop_reading()
             self._sampler.keep(left)
 
     def _measure(self) -> None:

@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from sweeps.cost import Timing
+from sweeps.data import Source
 from sweeps.errors import SweepError
 from sweeps.resources import Resources
 from sweeps.runs import Point
+from sweeps.spec import Config, SweepSpec
 from workers.job import Job, Outcome, Provenance
 
 Attempt: TypeAlias = tuple[int, int]  # run and number of its execution
+
+CALIBRATION_SECONDS = 120.0  # what takes longer hangs
 
 
 class Unplaceable(SweepError):
@@ -60,12 +64,52 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Networks:
+    """Networks of the user's that are to be timed.
+
+    Args:
+        spec: of the sweep that they are of.
+        source: of its data, as the operator's settings know it.
+        configs: of one optimiser step each, in ascending FLOPs.
+        refused: why they cannot be stacked, where that is known.
+    """
+
+    spec: SweepSpec
+    source: Source
+    configs: Sequence[Config]
+    refused: str | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is to be timed.
+
+    Args:
+        kind: of proxy; of networks of the user's what ``Proxy.trainer`` gives.
+        networks: None for a kind of the service, whose shapes are its own.
+    """
+
+    kind: str
+    networks: Networks | None = None
+
+
+@dataclass(frozen=True)
 class Calibration:
-    """Short measured trainings of one kind of proxy on one device; none where timing failed."""
+    """Short measured trainings of one kind of proxy on one device.
+
+    Args:
+        timings: none where timing failed.
+        code: digest of the user's code that was timed; None for kinds of the service.
+        trouble: why nothing was timed, or nothing in stacks.
+        lost: the worker died of it, or was ended since it hung.
+    """
 
     device: str
     kind: str
     timings: list[Timing]
+    code: str | None = None
+    trouble: str | None = None
+    lost: bool = False
 
 
 class Pool(Protocol):
@@ -111,10 +155,10 @@ class Pool(Protocol):
     def device(self, resources: Resources) -> Device | None:
         """What workers with these resources train on, None while none has started."""
 
-    def calibrate(self, resources: Resources, kind: str) -> Calibration | None:
-        """Starts the timing of small trainings of a kind of proxy on a free worker; None until it is done.
+    def calibrate(self, resources: Resources, subject: Subject) -> Calibration | None:
+        """Starts the timing of small trainings on a free worker; None until it is done.
 
-        One kind is timed at a time; the same is asked for until it is done.
+        One subject is timed at a time; the same is asked for until it is done.
 
         Args:
             resources: of the worker.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sweeps.resources import Resources
 from sweeps.runs import Point
-from workers.executor import Attempt, Calibration, Delivery, Device
+from workers.executor import CALIBRATION_SECONDS, Attempt, Calibration, Delivery, Device, Subject
 from workers.job import Job, Outcome, Provenance, Verdict
 
 if TYPE_CHECKING:
@@ -170,17 +170,22 @@ class Host:
                 if self._broken is not None:
                     return self._broken
 
-    def calibrate(self, kind: str, peaks: bool = True) -> Calibration:
-        """Times small trainings of a kind of proxy on this worker's device.
+    def calibrate(self, subject: Subject, peaks: bool = True) -> Calibration:
+        """Times small trainings on this worker's device.
 
         Args:
             peaks: whether memory is measured, for which nothing else may train in this process.
         """
         from workers import device
         from workers.calibrate import calibrate
+        from workers.rehearsal import rehearse
 
+        with self._news:
+            self._contact = time.monotonic() + CALIBRATION_SECONDS  # nobody calls meanwhile
+        if subject.networks is not None:
+            return rehearse(self._resources, subject.kind, subject.networks, peaks)
         name = device.name(device.pick(self._resources))
-        return Calibration(name, kind, calibrate(self._resources, kind, peaks=peaks))
+        return Calibration(name, subject.kind, calibrate(self._resources, subject.kind, peaks=peaks))
 
     def device(self) -> Device:
         """What its runs train on."""

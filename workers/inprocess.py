@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from sweeps.resources import Resources
-from workers.executor import Attempt, Calibration, Delivery, Device, Unplaceable
+from workers.executor import Attempt, Calibration, Delivery, Device, Subject, Unplaceable
 from workers.host import Host
 from workers.job import Job
 
@@ -103,13 +103,18 @@ class InProcessPool:
         """What this process trains on, None for a GPU."""
         return None if resources.gpus > 0 else Host(resources, lonely=False).device()
 
-    def calibrate(self, resources: Resources, kind: str) -> Calibration | None:
+    def calibrate(self, resources: Resources, subject: Subject) -> Calibration | None:
         """Times small trainings in a thread of their own."""
+        kind = subject.kind
         if kind not in self._calibrations:
             host = Host(resources, lonely=False)
-            self._calibrations[kind] = self._thread.submit(host.calibrate, kind, peaks=False)
-        found = self._calibrations[kind]
-        return found.result() if found.done() else None
+            self._calibrations[kind] = self._thread.submit(host.calibrate, subject, peaks=False)
+        if not self._calibrations[kind].done():
+            return None
+        found = self._calibrations.pop(kind)
+        if (error := found.exception()) is not None:
+            return Calibration("unknown", kind, [], trouble=f"{type(error).__name__}: {error}")
+        return found.result()
 
     def close(self) -> None:
         """Stops every thread and waits for it."""

@@ -174,9 +174,9 @@ class Orchestrator:
             self._waiting = self._claim()
             if not self._waiting:
                 return
-            spec = self._waiting[0].claim.spec
+            first = self._waiting[0].claim
             self._launch_waiting()
-            if self._calibrator.want(spec):
+            if self._calibrator.want(first.spec, first.run.sweep_id):
                 return  # one worker is to be timed
 
     def _claim(self) -> list[Held]:

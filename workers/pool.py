@@ -16,7 +16,15 @@ from ray.exceptions import GetTimeoutError, OutOfMemoryError, RayActorError, Ray
 
 from sweeps.resources import Resources
 from workers.crew import NAMESPACE, clear, find, hire, parts
-from workers.executor import Attempt, Calibration, Delivery, Device, Unplaceable
+from workers.executor import (
+    CALIBRATION_SECONDS,
+    Attempt,
+    Calibration,
+    Delivery,
+    Device,
+    Subject,
+    Unplaceable,
+)
 from workers.gpus import fits
 from workers.job import Job, Outcome
 from workers.slot import Slot
@@ -185,17 +193,17 @@ class RayPool:
         """What the worker with these resources trains on that started first."""
         return self._devices.get(resources)
 
-    def calibrate(self, resources: Resources, kind: str) -> Calibration | None:
+    def calibrate(self, resources: Resources, subject: Subject) -> Calibration | None:
         """Occupies a warm worker with the timing of small trainings; None until they are done."""
         found = self._calibration
         if found is not None:
             self._calibration = None
-            return found if found.kind == kind else None
+            return found if found.kind == subject.kind else None
         if not any(slot.busy for slot in self._slots):
             for slot in self._slots:
                 if slot.idle and slot.ready and slot.ref is None and slot.resources == resources:
-                    slot.busy, self._timing = True, kind
-                    slot.ask("calibrate", slot.actor.calibrate.remote(kind))
+                    slot.busy, self._timing = True, subject.kind
+                    slot.ask("calibrate", slot.actor.calibrate.remote(subject))
                     break
         return None
 
@@ -289,8 +297,7 @@ class RayPool:
             if call != "calibrate":
                 self._lose(slot, _plain(error))
                 return
-            log.warning("nothing was timed: %s", _plain(error))
-            answer = Calibration("unknown", self._timing, [])
+            answer = Calibration("unknown", self._timing, [], trouble=_plain(error))
         except RayError as error:
             self._lose(slot, _plain(error), out_of_memory=isinstance(error, OutOfMemoryError))
             return
@@ -319,6 +326,8 @@ class RayPool:
             self._lose(slot, f"no worker could be started within {START_SECONDS:g} s")
         elif slot.call in ("launch", "drain") and now - slot.called_at > SILENCE_SECONDS:
             self._lose(slot, f"the worker did not answer for {SILENCE_SECONDS:g} s")
+        elif slot.call == "calibrate" and now - slot.called_at > CALIBRATION_SECONDS:
+            self._lose(slot, f"small trainings took longer than {CALIBRATION_SECONDS:g} s")
         elif any(now - asked > STOP_SECONDS for asked in slot.stopped.values()):
             self._lose(slot, f"the run did not stop within {STOP_SECONDS:g} s")
 
@@ -326,7 +335,9 @@ class RayPool:
         for attempt in slot.acknowledged:
             begun = not slot.waiting or not slot.ready
             self._news.append(Delivery(*attempt, [], error=error, begun=begun, out_of_memory=out_of_memory))
-        if not slot.acknowledged:
+        if slot.busy:
+            self._calibration = Calibration("unknown", self._timing, [], trouble=error, lost=True)
+        elif not slot.acknowledged:
             log.warning("worker %s was lost: %s", slot.name, error)
         self._drop(slot)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -58,6 +59,26 @@ def code(entry: str | None) -> Provenance:
 def imported(entry: str | None) -> Provenance:
     """The same for code that this process imports and keeps: as it stood when it was first asked for."""
     return code(entry)
+
+
+def contents(entry: str) -> str | None:
+    """Digest of the Python files of the package that an entry lies in; None where its module has no file."""
+    module = entry.partition(":")[0]
+    file = source_file(module)
+    if file is None:
+        return None
+    above = module.count(".") + (file.name == "__init__.py")  # folders up to that of the package
+    files = sorted(file.parents[above - 1].rglob("*.py")) if above else [file]
+    digest = hashlib.sha256(module.encode())
+    for one in files:
+        digest.update(one.read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=64)
+def imported_contents(entry: str) -> str | None:
+    """The same for code that this process imports and keeps: as it stood when it was first asked for."""
+    return contents(entry)
 
 
 def source_file(module: str) -> Path | None:

@@ -113,15 +113,18 @@ class Counts:
     peaks: Sequence[tuple[Array | float, Array]]
 
 
-def costs(counts: Counts, columns: Columns) -> dict[str, Array]:
+def costs(counts: Counts, columns: Columns, source: Source) -> dict[str, Array]:
     """The fields of ``sweeps.cost.Cost`` of a training, each (n,) or a number.
 
     The backward pass counts as twice the forward one, that of the first layer too, whose inputs need no
-    gradient. Memory peaks in the backward pass, or in the optimiser with every gradient.
+    gradient. Memory peaks in the backward pass, or in the optimiser with every gradient; the batch is there
+    all the time.
 
     Args:
-        columns: tokens and batch are read, each (n,) or a number.
+        columns: tokens, batch and resolution are read, each (n,) or a number.
+        source: of the batch.
     """
+    fed = np.asarray(columns["batch"], dtype=float) * source.example_bytes(columns["resolution"])
     a_step = np.asarray(columns["batch"], dtype=float) * counts.tokens
     steps = np.maximum(1.0, np.round(np.asarray(columns["tokens"], dtype=float) / a_step))
     seen = steps * a_step
@@ -141,7 +144,7 @@ def costs(counts: Counts, columns: Columns) -> dict[str, Array]:
         "flops": 3.0 * counts.forward * seen,
         "flops_6nd": 6.0 * total * seen,
         "activations": activations,
-        "memory": BYTES * (KEPT_COPIES * total + backward),
+        "memory": BYTES * (KEPT_COPIES * total + backward) + fed,
         "layers": counts.layers,
     }
 
@@ -211,7 +214,7 @@ class Counted(Kind):
 
     def cost(self, columns: Columns, proxy: Proxy, source: Source, /) -> dict[str, Array]:
         """The fields of ``sweeps.cost.Cost`` from what is counted, each (n,) or a number."""
-        return costs(self.count(columns, proxy, source), columns)
+        return costs(self.count(columns, proxy, source), columns, source)
 
 
 def axes(resolution: AxisRule, **own: AxisRule) -> Mapping[str, AxisRule]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -42,6 +44,18 @@ def test_calibration_describes_the_steps_it_timed(kind: str, monkeypatch: pytest
     assert model is not None and model(timings[0].cost) > 0
     if kind == "mlp":
         assert fit_memory([one for one in timings if one.members == 1]).peaks == 3
+
+
+def test_a_cohort_is_timed_again_until_two_rounds_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: Any = {
+        "quiet": [3.0, 2.05, 2.0, 4.0, 5.0],
+        "busy": [9.0, 8.0, 7.0, 6.0, 5.0, 1.0, 4.0, 1.05],
+        "never": [2.0**number for number in range(10)],
+    }
+    monkeypatch.setattr(calibration, "_one", lambda cohort, *_: left[cohort].pop(0))
+    cohorts: Any = ["quiet", "busy", "never"]
+    assert calibration.quickest(cohorts, torch.device("cpu"), 1.0) == [2.0, 1.0, 1.0]
+    assert not any(left.values())
 
 
 def test_faster_devices_get_larger_shapes(monkeypatch: pytest.MonkeyPatch) -> None:

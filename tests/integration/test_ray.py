@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,21 @@ from sqlalchemy import select
 from store import service
 from store.db import Sessions, reading
 from store.models import AttemptRow
+from sweeps.cost import Cost, Timing
 from sweeps.data import STDLIB
+from sweeps.kinds import own
 from sweeps.resources import Resources
 from sweeps.runs import RunState, SweepState
-from sweeps.spec import SweepSpec
-from workers.executor import Delivery, Unplaceable
+from sweeps.space import specimens
+from sweeps.spec import SweepSpec, parse
+from workers import device, stacking
+from workers import pool as pools
+from workers.executor import Delivery, Networks, Subject, Unplaceable
 from workers.job import Job
+from workers.orchestrator import Orchestrator, Pace
 from workers.owner import identity
 from workers.pool import RayPool
+from workers.stacking import Measured
 
 pytestmark = pytest.mark.ray
 Tiny = Callable[..., SweepSpec]
@@ -42,9 +49,38 @@ FAST = (
 )
 
 
+NETWORKS = """
+import os, time
+from torch import nn
+
+
+def build(config, source):
+    inputs = int(source.inputs(config["resolution"]))
+    first, last = nn.Linear(inputs, config["width"]), nn.Linear(config["width"], source.outputs)
+    return nn.Sequential(nn.Flatten(), first, nn.Tanh(), last)
+
+
+def noisy(config, source):
+    return nn.Sequential(nn.Dropout(0.1), build(config, source))
+
+
+def deadly(config, source):
+    os._exit(3)
+
+
+def endless(config, source):
+    time.sleep(600)
+"""
+
+
 @pytest.fixture(scope="module")
-def pool() -> Iterator[RayPool]:
-    made = RayPool(None, identity())
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RayPool]:
+    """Its workers find networks of the user's."""
+    code = tmp_path_factory.mktemp("code")
+    (code / "netlab.py").write_text(NETWORKS)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", f"{code}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+        made = RayPool(None, identity())
     yield made
     made.close()
 
@@ -214,6 +250,75 @@ def test_an_orchestrator_retries_what_broke_and_stops_cleanly(
     assert (first.outcome, last.outcome) == ("failed", "preempted")
     assert "died" in (first.reason or "")
     assert psutil.wait_procs(children, timeout=10)[1] == []
+
+
+def test_networks_of_the_users_are_stacked_where_that_can_be(
+    pool: RayPool, file_sessions: Sessions, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What trains alone shows in the attempts, and why in the events."""
+    monkeypatch.setattr(own, "_allowed", ["netlab"])
+    monkeypatch.setattr(stacking, "REFRESH_SECONDS", 0.1)
+    monkeypatch.setattr(pool, "_limit", 1)
+    monkeypatch.setattr(pool, "close", lambda: None)  # others need it
+    default = Timing(Cost(**dict.fromkeys((one.name for one in fields(Cost)), 1.0)), 1.0)
+    service.record_timings(file_sessions, device.name(device.CPU), [default])  # is not to be timed now
+    noisy, plain = (
+        service.create_sweep(file_sessions, _networks(entry, runs, tokens))[0].id
+        for entry, runs, tokens in (("noisy", 4, 640.0), ("build", 32, 16_000.0))
+    )
+
+    def members(sweep_id: int) -> set[int]:
+        runs = service.list_runs(file_sessions, sweep_id)
+        return {one.members for run in runs for one in attempts(file_sessions, run.id)}
+
+    measured, pace = Measured(file_sessions, pool.device, pool.capacity), Pace(lease=60.0, poll=0.02)
+    orchestrator = Orchestrator(file_sessions, pool, "netlab", home / "checkpoints", pace, measured)
+    end = time.monotonic() + 120
+    while max(members(plain), default=1) == 1 and time.monotonic() < end:
+        orchestrator.tick()
+    orchestrator.close()
+    assert max(members(plain)) > 1 and members(noisy) == {1}
+    assert {run.state for run in service.list_runs(file_sessions, noisy)} == {RunState.FINISHED}
+    (told,) = [one for one in service.list_events(file_sessions, noisy) if one.kind == "sweep_not_stacked"]
+    assert "called random operation" in str(told.data["reason"])
+    assert all(one.kind != "sweep_not_stacked" for one in service.list_events(file_sessions, plain))
+
+
+def test_networks_that_kill_or_hold_a_worker_end_their_calibration(
+    pool: RayPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own, "_allowed", ["netlab"])
+    for function, told, seconds in (("deadly", "died", 60.0), ("endless", "took longer than 1 s", 1.0)):
+        monkeypatch.setattr(pools, "CALIBRATION_SECONDS", seconds)
+        spec = _networks(function, 4, 640.0)
+        subject = Subject(spec.proxy.trainer, Networks(spec, spec.source, specimens(spec, 1)))
+        end = time.monotonic() + 60
+        while (found := pool.calibrate(Resources(), subject)) is None and time.monotonic() < end:
+            pool.poll(0.05)
+            if not pool._slots:
+                pool._open(Resources())
+        assert found is not None and found.lost and found.timings == []
+        assert told in (found.trouble or "")
+
+
+def _networks(function: str, runs: int, tokens: float) -> SweepSpec:
+    proxy = {
+        "kind": "module",
+        "entry": f"netlab:{function}",
+        "dataset": "digits",
+        "cost": {"params": "75*width"},
+    }
+    return parse(
+        {
+            "name": function,
+            "proxy": proxy,
+            "space": {"width": [8], "seed": list(range(runs)), "tokens": tokens},
+            "targets": [{"at": {"width": 16, "tokens": 1e6}}],
+            "budget": {"runs": runs},
+            "strategy": {"name": "grid", "first_batch": runs},
+            "trainer": {"evaluations": 1, "eval_tokens": 64},
+        }
+    )
 
 
 def test_a_worker_on_a_cluster_outlives_its_orchestrator(

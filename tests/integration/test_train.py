@@ -14,6 +14,7 @@ import torch
 from hearing import CLOCK, Ear
 from torch.profiler import ProfilerActivity, profile
 
+from sweeps import data
 from sweeps.data import STDLIB
 from sweeps.runs import Point
 from sweeps.spec import SweepSpec, parse
@@ -54,6 +55,14 @@ def run(job: Job, stop: Callable[[list[Point]], bool] = lambda _: False) -> tupl
 def repeatable(points: list[Point]) -> list[tuple[int, int, int, str, float]]:
     """Points without what a clock decides."""
     return [(p.seq, p.step, p.tokens, p.metric, 0.0 if p.metric in CLOCK else p.value) for p in points]
+
+
+def test_a_process_learns_of_data_in_the_settings_by_the_run(tmp_path: Path) -> None:
+    source = data.register(replace(STDLIB, name="mine"))
+    given = replace(make_job(tmp_path, make_spec(proxy={"dataset": "mine"}), tokens=1280.0), source=source)
+    del data._BY_NAME["mine"]
+    assert run(given)[0].status == "finished"
+    del data._BY_NAME["mine"]
 
 
 def test_a_run_learns_and_reports_its_points_in_order(tmp_path: Path) -> None:

@@ -222,3 +222,12 @@ def test_a_subset_that_cannot_be_is_refused(source: Source, subset: dict[str, An
 def test_a_share_is_a_share(subset: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(subset))}: given"):
         Subset(**subset)
+
+
+def test_bytes_of_an_example_are_those_of_a_batch_as_it_is_read() -> None:
+    """Inputs and targets of tokens are views of one window."""
+    for source, resolution in ((DIGITS, 8), (GLYPHS, 12), (TEACHER, 1), (STDLIB, 32)):
+        batch = datasets.load(source, resolution, torch.device("cpu")).take("train", torch.arange(5))
+        parts = [part.untyped_storage() for part in batch]
+        stored = {part.data_ptr(): part.nbytes() for part in parts}
+        assert 5 * source.example_bytes(resolution) == pytest.approx(sum(stored.values()), rel=0.01)

@@ -97,3 +97,14 @@ def test_a_record_has_versions_device_seed_and_data() -> None:
     assert "entry" not in found
     unknown = provenance.record(3, "a device", 2, 1, {}, None, {})
     assert "deterministic" not in unknown
+
+
+def test_contents_change_with_any_file_of_the_package(lab: Path) -> None:
+    before = provenance.contents("lab.model:build")
+    assert before == provenance.contents("lab.model:other") != provenance.contents("lab:build")
+    (lab / "beside.py").write_text("")
+    assert provenance.contents("lab.model:build") == before
+    (lab / "lab" / "layers.py").write_text("width = 8\n")
+    assert provenance.contents("lab.model:build") != before
+    assert provenance.contents("beside:build") not in (None, before)
+    assert provenance.contents("nowhere.model:build") is None

@@ -257,5 +257,5 @@ def test_memory_is_the_measured_peak_of_a_step(kind: str, source: Source, at: di
         used += event.nbytes()
         peak = max(peak, used)
     moments = sum(part.nbytes for parts in optimizer.state.values() for part in parts.values())
-    standing = sum(weight.nbytes for weight in model.parameters()) + moments
+    standing = sum(weight.nbytes for weight in model.parameters()) + moments + inputs.nbytes + wanted.nbytes
     assert cost(shape).memory == pytest.approx(standing + peak, rel=0.09)

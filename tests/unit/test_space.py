@@ -4,11 +4,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sweeps.checks import MIN_STEPS
-from sweeps.space import candidates, tabulate, tabulate_configs
+from sweeps.kinds import own
+from sweeps.space import candidates, specimens, tabulate, tabulate_configs
 from sweeps.spec import SweepSpec, parse
 
 
@@ -79,3 +81,19 @@ def test_tabulate_broadcasts_what_is_the_same_for_all() -> None:
     assert len(table) == 2
     assert list(table["depth"]) == [1, 1]
     assert table.take(np.array([False, True])).config(0)["width"] == 16
+
+
+def test_specimens_differ_in_shape_and_lie_evenly_over_the_flops_of_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(own, "_allowed", ["lab"])
+    proxy = {"kind": "module", "entry": "lab.net:build", "dataset": "digits", "cost": {"params": "9*width"}}
+    space = {"width": [8, 64, 16, 32, 128], "batch": [4, 8], "lr": [0.001, 0.01], "tokens": [640, 1280]}
+    given = {"name": "a", "proxy": proxy, "space": space, "targets": [{"at": {"width": 512, "tokens": 1e6}}]}
+    spec = parse(given)
+    found = specimens(spec, 4)
+    flops = [spec.cost(config).flops for config in found]
+    assert flops == sorted(flops) and len(set(flops)) == 4
+    assert (flops[0], flops[-1]) == (6 * 9 * 8 * 4, 6 * 9 * 128 * 8)
+    assert {spec.cost(config).steps for config in found} == {1.0}
+    assert len(specimens(spec, 99)) == 10  # every shape once

@@ -16,8 +16,9 @@ from sweeps.checks import least_steps
 from sweeps.cost import SecondsModel
 from sweeps.curves.schedule import decays_from, trained
 from sweeps.errors import SpecError
+from sweeps.plan import plan
 from sweeps.runs import Branch, Spent, rest
-from sweeps.scheduler import Look, step
+from sweeps.scheduler import Look, rehearse, step
 from sweeps.space import candidates, tabulate_configs
 from sweeps.spec import SweepSpec, parse, warnings
 from sweeps.stacks import Durations
@@ -167,6 +168,27 @@ def test_a_branch_is_chosen_for_its_small_price() -> None:
         Look(asked, done, [], [], [], left, 8, Durations(SECONDS)), np.random.default_rng(0)
     ).decisions
     assert [one.config for one in whole] != [one.config for one in decided]
+
+
+@pytest.mark.parametrize("strategy", ["informative", "cheapest"])
+def test_a_plan_prices_branches_by_what_they_train_themselves(strategy: str) -> None:
+    asked = synthetic(trainer=TRUNKS, strategy={"name": strategy, "first_batch": 8})
+    durations = Durations(SECONDS)
+    decided, told = rehearse(asked, durations), plan(asked, durations)
+    shares = [rest(one.branch, one.cost) for one in decided]
+    assert told.branches == sum(share < 1.0 for share in shares) > 0 == sum(s < 1.0 for s in shares[:8])
+    for place, one in enumerate(decided, 1):
+        if one.branch is not None:
+            trunk = decided[one.branch.run_id - 1]
+            assert one.branch.run_id < place and one.branch.step in joints(asked, trunk.config)
+            assert trunk_key(trunk.config) == trunk_key(one.config)
+    assert told.flops == pytest.approx(sum(s * d.cost.flops for s, d in zip(shares, decided, strict=True)))
+    seconds = sum(share * SECONDS(one.cost) for share, one in zip(shares, decided, strict=True))
+    assert told.seconds == pytest.approx(seconds) == told.seconds_together
+    limit = asked.budget.flops
+    assert limit is not None and told.flops <= limit and told.runs <= asked.budget.runs
+    apart = plan(synthetic(strategy={"name": strategy, "first_batch": 8}), durations)
+    assert apart.branches == 0 and apart.flops / apart.runs > told.flops / told.runs
 
 
 def test_baselines_pay_the_same_prices() -> None:
