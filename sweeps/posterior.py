@@ -10,9 +10,9 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from sweeps.ensemble import Ensemble, Member
+from sweeps.hyperaxis import HyperAxis
 from sweeps.laws.base import Array, Columns
 from sweeps.model import Frame, Model
-from sweeps.surface import HyperAxis
 
 INTERVAL = (0.05, 0.95)
 MIN_DEGREES = 3.0  # of freedom that the noise is known with
@@ -140,7 +140,8 @@ class Posterior:
         return found
 
     def plateau(self, x: Columns, name: str, height: float) -> tuple[float, float]:
-        """Centred ends of an axis between which the bowl stays below a height, others at their best.
+        """Centred ends of an axis between which the loss stays within a height of the best, others at
+        their best.
 
         Args:
             x: columns of one row.
@@ -154,7 +155,7 @@ class Posterior:
             others = model.optimum(theta, rows)
             rows |= {other: column for other, column in others.items() if other != name}
             bowl += member.weight * model.height(theta, rows)
-        inside = offsets[bowl <= height]
+        inside = offsets[bowl <= bowl.min() + height]
         centre = float(self.best(x, name)[0])
         return centre + float(inside.min(initial=0.0)), centre + float(inside.max(initial=0.0))
 

@@ -12,6 +12,10 @@ too low costs like fewer tokens, which is linear in its logarithm. Far out eithe
 on the other side: there is little progress with a rate far too low, and too few steps with a batch far too
 large.
 
+The bowl is zero at its foot: the optimum at the centre of scales if it lies among the values tried, else the
+nearest of them. Beyond what was tried nobody has seen how high the walls are, and a law of the loss at the
+optimum would be one of settings that no run had.
+
 The depth is a power of N and D times the share of the loss that tokens still move, a logistic of ln(D/N):
 the less there is to learn from more tokens, the less a bad setting costs.
 """
@@ -24,6 +28,7 @@ from functools import cached_property
 
 import numpy as np
 
+from sweeps.hyperaxis import HyperAxis
 from sweeps.kinds.base import SCALE
 from sweeps.laws import LAWS
 from sweeps.laws.base import Array, Columns, Parameter
@@ -45,8 +50,6 @@ SLOPES: Mapping[str, tuple[tuple[str, float, float], ...]] = {
 # What more details are worth may differ with more layers and with wider ones: these stand in where laws read
 # both. Under EfficientNet's rule and where all grow alike resolutions grow as (w d)^.5, under dWr hardly.
 BY_SHAPE: Mapping[str, Moves] = {"resolution": (("width", 0.3, 0.3), ("depth", 0.3, 0.3))}
-# Half the best resolution loses details, and costs some 5 % of the loss.
-CURVATURE, OTHER_CURVATURE = {"lr": 0.01, "batch": 0.01, "resolution": 0.1}, 0.005
 # Steep towards high rates and small batches, where steps are too large or too noisy.
 BENDS = {"lr": (0.8, 0.25), "batch": (-0.6, 0.25)}
 # Noise is alike along about lr ~ sqrt(batch) (for Adam; Granziol et al. 2020, arXiv 2006.09092).
@@ -63,61 +66,6 @@ STEEP = 3.0  # s z from where a wall is linear: the loss of a run that diverges 
 SMALL = 0.03  # |s z| below which differences cancel and a series is used
 BLOCK = 16_384  # values evaluated at once
 REACH, HALVINGS = 12.0, 40  # e-folds within which the best rate at a batch is sought
-
-
-@dataclass(frozen=True)
-class HyperAxis:
-    """A numeric axis with an optimum.
-
-    Args:
-        name: of the axis.
-        log: whether its coordinate is ln h, else h / spread.
-        centre, spread: of the coordinate over the space.
-        slopes: (column, prior mean, prior sd) of every column its optimum follows.
-        bend: prior mean and sd of the asymmetry s; None for a symmetric wall.
-        lean: (axis, prior mean, prior sd) of the other axis in the wall, if any.
-        far: curvature, bend and lean of the second wall, if any.
-    """
-
-    name: str
-    log: bool
-    centre: float
-    spread: float
-    slopes: tuple[tuple[str, float, float], ...]
-    bend: tuple[float, float] | None = None
-    lean: tuple[str, float, float] | None = None
-    far: tuple[float, float, float] | None = None
-
-    def coordinate(self, value: Array) -> Array:
-        """The centred coordinate of values of the axis."""
-        raw = np.log(value) if self.log else np.asarray(value) / self.spread
-        return np.asarray(raw - self.centre)
-
-    def value(self, coordinate: Array) -> Array:
-        """Values of the axis at centred coordinates."""
-        raw = np.asarray(coordinate) + self.centre
-        return np.exp(raw) if self.log else raw * self.spread
-
-    @cached_property
-    def parameters(self) -> tuple[Parameter, ...]:
-        """Optimum, its slopes, ln curvature, then those it has of bend, lean and second wall."""
-        name = self.name
-        found = [Parameter(f"{name}*", f"the optimal {name}", 0.0, 1.5)]
-        for column, *prior in self.slopes:
-            found.append(
-                Parameter(f"{name}* by {column}", f"how the optimal {name} moves with {column}", *prior)
-            )
-        curvature = float(np.log(CURVATURE.get(name, OTHER_CURVATURE)))
-        found.append(Parameter(f"ln k {name}", f"how sharply the loss depends on {name}", curvature, 1.0))
-        if self.bend:
-            found.append(Parameter(f"bend {name}", f"the asymmetry in {name}", *self.bend))
-        if self.lean:
-            other, *prior = self.lean
-            found.append(Parameter(f"lean {name}", f"how {other} moves the wall of {name}", *prior))
-        if self.far:
-            meaning = f"how sharply the loss rises on the far side of {name}"
-            found.append(Parameter(f"ln k far {name}", meaning, float(np.log(self.far[0])), 0.7))
-        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -216,7 +164,7 @@ class Surface:
         return {name: value[..., 0] for name, value in found.items()}
 
     def evaluate(self, theta: Array, x: Columns) -> tuple[Array, Array]:
-        """Height of the bowl and its gradient.
+        """Height of the bowl above its foot and its gradient.
 
         Args:
             theta: (..., q).
@@ -226,24 +174,53 @@ class Surface:
             (..., n) and (..., n, q).
         """
         n = len(next(iter(x.values())))
-        height = np.zeros((*theta.shape[:-1], n))
-        gradient = np.empty((*theta.shape[:-1], n, theta.shape[-1]))
+        shape = (*theta.shape[:-1], n)
+        if not self.axes:
+            return np.zeros(shape), np.zeros((*shape, theta.shape[-1]))
         if theta.ndim > 1 and len(theta) > 1 and len(theta) * n > BLOCK:  # in parts that fit the cache
+            height, gradient = np.empty(shape), np.empty((*shape, theta.shape[-1]))
             rows = max(BLOCK // n, 1)
             for i in range(0, len(theta), rows):
                 height[i : i + rows], gradient[i : i + rows] = self.evaluate(theta[i : i + rows], x)
             return height, gradient
-        if not self.axes:
-            return height, gradient
         depth, by_depth = self._depth(theta, x)
-        offset = {name: x[name] - best for name, best in self.joint(theta, x).items()}
-        pull = {name: np.zeros(height.shape) for name in offset}  # derivative of the height in the offset
+        height, gradient = self._climb(
+            theta, {name: x[name] - best for name, best in self.joint(theta, x).items()}
+        )
+        for axis in self.axes:
+            at = self.offsets[axis.name]
+            for i, (column, _, _) in enumerate(axis.slopes, start=1):
+                gradient[..., at + i] = gradient[..., at] * x.get(column, 0.0)
+        foot = {axis.name: self._foot(theta, axis) for axis in self.axes}
+        if any(offset.any() for offset in foot.values()):
+            low, slope = self._climb(theta, foot)
+            for name, offset in foot.items():  # among the values tried the foot moves with the optimum
+                slope[..., self.offsets[name]] *= offset != 0.0
+            height -= low
+            gradient -= slope
+        height *= depth
+        gradient *= depth[..., None]
+        for i, derivative in enumerate(by_depth):
+            gradient[..., i - len(DEPTH)] = height * derivative
+        return height, gradient
+
+    def _foot(self, theta: Array, axis: HyperAxis) -> Array:
+        """Offset of the foot on an axis from the optimum at the centre of scales, (..., 1)."""
+        best = theta[..., self.offsets[axis.name], None]
+        return np.asarray(np.clip(best, -axis.reach, axis.reach) - best)
+
+    def _climb(self, theta: Array, offset: Mapping[str, Array]) -> tuple[Array, Array]:
+        """The walls' sum at offsets from the optimum, (..., n) each, for a depth of 1, and its gradient in
+        everything but slopes and depth."""
+        shape = next(iter(offset.values())).shape
+        height, gradient = np.zeros(shape), np.zeros((*shape, theta.shape[-1]))
+        pull = {name: np.zeros(shape) for name in offset}  # derivative of the height in the offset
         for wall in self._walls(theta):
-            scale, z = depth * wall.k, offset[wall.axis]
+            z = offset[wall.axis]
             if wall.other:
                 z = z + wall.lean * offset[wall.other]
             value, change, slope = (1.0, 0.0, 1.0) if wall.bend is None else rise(wall.bend * z)
-            lift, push = scale * z**2 * value, 2.0 * scale * z * slope
+            lift, push = wall.k * z**2 * value, 2.0 * wall.k * z * slope
             height += lift
             pull[wall.axis] += push
             if wall.other:
@@ -251,16 +228,11 @@ class Surface:
             at_k, at_bend, at_lean = wall.places
             gradient[..., at_k] = lift
             if at_bend is not None:
-                gradient[..., at_bend] = scale * z**3 * change
+                gradient[..., at_bend] = wall.k * z**3 * change
             if at_lean is not None and wall.other:
                 gradient[..., at_lean] = push * offset[wall.other]
-        for axis in self.axes:
-            at = self.offsets[axis.name]
-            gradient[..., at] = -pull[axis.name]
-            for i, (column, _, _) in enumerate(axis.slopes, start=1):
-                gradient[..., at + i] = -pull[axis.name] * x.get(column, 0.0)
-        for i, derivative in enumerate(by_depth):
-            gradient[..., i - len(DEPTH)] = height * derivative
+        for name, slope in pull.items():
+            gradient[..., self.offsets[name]] = -slope
         return height, gradient
 
     def _walls(self, theta: Array) -> Iterator[Wall]:
@@ -356,6 +328,7 @@ def surface_over(
             log,
             centre=float(ends[0] + ends[-1]) / 2,
             spread=spread,
+            reach=float(ends[-1] - ends[0]) / 2,
             slopes=_by_shape(name, read) or tuple(m for m in moves if m[0] in ("params", "tokens", *varied)),
             bend=BENDS.get(name),
             lean=_lean(name, power) if name in LEANS and LEANS[name][0] in varied else None,

@@ -74,14 +74,33 @@ def test_priors_are_those_of_the_rate_in_training() -> None:
             np.testing.assert_allclose(ratio, ratio[0])  # the same wall, but for its curvature
 
 
+def drawn(seed: int, *, inside: bool) -> np.ndarray:
+    """Parameters as the priors have them, with optima inside or outside of the values that are tried."""
+    rng = np.random.default_rng(seed)
+    theta = np.array([p.mean + p.sd * rng.standard_normal() for p in FULL.parameters])
+    for axis in FULL.axes:
+        share = rng.uniform(-1.0, 1.0) if inside else rng.choice([-1.0, 1.0]) * rng.uniform(1.1, 3.0)
+        theta[FULL.offsets[axis.name]] = share * axis.reach
+    return theta
+
+
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=30)
 def test_bowl_is_zero_at_the_optimum_and_never_below(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    theta = np.array([p.mean + p.sd * rng.standard_normal() for p in FULL.parameters])
-    x = rows(FULL, 20, seed)
+    theta, x = drawn(seed, inside=True), rows(FULL, 20, seed)
     assert FULL.evaluate(theta, x)[0].min() >= 0
     best = dict(x)
     for axis in FULL.axes:  # each after those it follows
         best[axis.name] = FULL.optimum(theta, best)[axis.name]
     np.testing.assert_allclose(FULL.evaluate(theta, best)[0], 0.0, atol=1e-20)
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=30)
+def test_beyond_what_was_tried_the_bowl_begins_at_the_nearest_value(seed: int) -> None:
+    """A wall that no run has climbed is no part of the loss of those that stand at its edge."""
+    theta = drawn(seed, inside=False)
+    x = dict.fromkeys(("params", "tokens", "flops"), np.zeros(1))
+    edge = {axis.name: np.sign(theta[FULL.offsets[axis.name], None]) * axis.reach for axis in FULL.axes}
+    np.testing.assert_allclose(FULL.evaluate(theta, x | edge)[0], 0.0, atol=1e-12)
+    assert FULL.evaluate(theta, x | FULL.joint(theta, x))[0] < 0.0
