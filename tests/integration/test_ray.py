@@ -273,7 +273,7 @@ def test_networks_of_the_users_are_stacked_where_that_can_be(
 
     measured, pace = Measured(file_sessions, pool.device, pool.capacity), Pace(lease=60.0, poll=0.02)
     orchestrator = Orchestrator(file_sessions, pool, "netlab", home / "checkpoints", pace, measured)
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while max(members(plain), default=1) == 1 and time.monotonic() < end:
         orchestrator.tick()
     orchestrator.close()

@@ -121,8 +121,11 @@ def test_pending_runs_change_the_choice() -> None:
     waits = replace(waits, remaining=waits.remaining - Spent(1, first.cost.flops, 0.0))
     second = step(waits, rng(0)).decisions[0]
     both = step(look(asked, observations=done, slots=2), rng(0)).decisions
-    assert second.config != first.config
-    assert [d.config for d in both] == [first.config, second.config]
+    assert both[0].config == first.config
+    told = pytest.approx(first.expected["half_width_after"])
+    for later in (second, both[1]):
+        assert later.config != first.config
+        assert later.expected["half_width_before"] == told
 
 
 def test_slots_bound_what_is_in_flight() -> None:
