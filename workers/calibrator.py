@@ -61,6 +61,11 @@ class Calibrator:
         self._orders: list[Order] = []
         self._add(Order(Resources(), Proxy().kind), "")
 
+    @property
+    def due(self) -> bool:
+        """Whether something is to be timed as soon as a worker is free."""
+        return any(order.subject is not None for order in self._orders)
+
     def want(self, spec: SweepSpec, sweep_id: int) -> bool:
         """Asks for what a sweep uses; whether it is the first to use it."""
         proxy, resources = spec.proxy, spec.resources.shared(1)

@@ -165,11 +165,11 @@ class Orchestrator:
         """Claims while there is room. Runs that must wait for room are first in line: no others are claimed.
 
         While runs are over within a moment, the next ones are claimed before there is room for them, so that
-        no worker waits for the database.
+        no worker waits for the database; not while something is to be timed, for which one has to be free.
         """
         self._launch_waiting()
         while time.monotonic() >= self._claim_at and not self._waiting:
-            if not (self._pool.room() or self._brief):
+            if not (self._pool.room() or (self._brief and not self._calibrator.due)):
                 return
             self._waiting = self._claim()
             if not self._waiting:

@@ -246,7 +246,7 @@ def workers() -> set[int]:
     return found
 
 
-def until(what: Callable[[], bool], seconds: float = 90.0) -> None:
+def until(what: Callable[[], bool], seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
