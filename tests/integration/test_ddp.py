@@ -225,10 +225,10 @@ def _on_ray(pool: RayPool, path: Path) -> None:
     told = lost.error or (lost.outcome.reason if lost.outcome is not None else None) or ""
     assert "of the run" in told
     pool.forget(2)
-    pool.poll(0.5)
+    until(lambda: pool.poll(0.05) is not None and trained_by not in pool._slots)  # as it has lost a process
     again = replace(job_of(path, spec_of(), run_id=3), attempt=2)
     place(again)
-    end = wait(3, lambda one: one.outcome is not None)
+    end = wait(3, lambda one: one.error is not None or one.outcome is not None)
     assert end.outcome is not None and end.outcome.status == "finished"
     pool.forget(3)
     living = [group for group in placement_group_table().values() if group["state"] == "CREATED"]
